@@ -209,21 +209,35 @@ def _apt_options():
     return ["--aptopt=" + line.rstrip(";") for line in dump.splitlines() if line.startswith(wanted)]
 
 
-def bootstrap(known, packages, hooks, variant="minbase"):
-    """Makes a Debian root in a temporary place and runs the hooks on it: mmdebstrap's --customize-hook commands.
+# The image is made of a second view of the tree, which does not have the mounts that the build needs in it, and
+# beside the tree; then it is moved inside, because `download` takes a path in there.
+_IMAGE_HOOK = """set -eu
+mkdir "$1.view"
+mount --bind "$1" "$1.view"
+status=0
+{ set -- "$1" "$1.img" "$1.view"; COMMAND; } || status=$?
+umount "$1.view"
+rmdir "$1.view"
+mv "$1.img" "$1/image"
+exit $status"""
 
-    The hooks fetch the result out (`download`); the tree itself is thrown away. Needs no root where the
-    kernel allows user namespaces and newuidmap is there.
+
+def bootstrap(known, packages, hooks, image_command, image):
+    """Makes a Debian root in a temporary place, runs the hooks on it, and makes the file image of it.
+
+    hooks are mmdebstrap's --customize-hook commands; image_command is shell text in which $3 is the tree and $2
+    the image. Needs no root where the kernel allows user namespaces and newuidmap is there.
     """
     need("mmdebstrap", "mmdebstrap")
-    command = ["mmdebstrap", "--quiet", "--mode=auto", f"--variant={variant}", "--format=null", "--skip=output/dev",
+    hooks = [*hooks, _IMAGE_HOOK.replace("COMMAND", image_command), quote("download", "/image", image)]
+    command = ["mmdebstrap", "--quiet", "--mode=auto", "--variant=minbase", "--format=null",
                "--aptopt=APT::Install-Recommends \"false\"", "--dpkgopt=force-unsafe-io",
                *[f"--dpkgopt=path-exclude=/usr/share/{d}/*" for d in ("doc", "man", "locale", "info", "lintian")],
                *_apt_options(), "--include=" + ",".join(packages),
-               *[f"--customize-hook={h}" for h in hooks], codename(), "-", *known["sources"]]
+               *[f"--customize-hook={h.strip()}" for h in hooks], codename(), "-", *known["sources"]]
     env = {k: v for k, v in os.environ.items() if k not in ("LC_ALL", "LANG", "LANGUAGE")}
-    # Root's temporary folders may be closed to the build's user namespace; /tmp is open.
-    run(command, env={**env, "LC_ALL": "C.UTF-8", "TMPDIR": env.get("TMPDIR", "/tmp")})
+    run(command, env={**env, "LC_ALL": "C.UTF-8"})
+    run(["fallocate", "--dig-holes", str(image)])
 
 
 def download_deb(package, folder):

@@ -130,7 +130,8 @@ def _is_dynamic(elf):
 
 
 def initrd(flavour, modules, files):
-    """An initial RAM disk for a kernel: busybox, modules in /m listed in /m/order, files {path: (mode, bytes)}."""
+    """An initial RAM disk for a kernel: busybox, modules in /m listed in /m/order, files {path: (mode, bytes)},
+    which may lie one folder deep."""
     if not BUSYBOX.exists() or _is_dynamic(BUSYBOX.read_bytes()):
         raise debian.Failure(f"{BUSYBOX} must be the static one: apt-get install busybox-static")
     home = linux(flavour)
@@ -140,5 +141,6 @@ def initrd(flavour, modules, files):
     entries += [("bin/busybox", 0o100755, BUSYBOX.read_bytes()), ("bin/sh", 0o120777, b"busybox")]
     entries += [(f"m/{p.name}", 0o100644, p.read_bytes()) for p in order]
     entries += [("m/order", 0o100644, "".join(p.name + "\n" for p in order).encode())]
+    entries += [(d, 0o040755, b"") for d in sorted({path.rpartition("/")[0] for path in files} - {""})]
     entries += [(path, 0o100000 | mode, data) for path, (mode, data) in files.items()]
     return _cpio(entries)
