@@ -13,7 +13,10 @@ struct error {
 	char text[480];
 };
 
-#define ERROR_INIT {.code = 0, .text = ""}
+#define ERROR_INIT                                                                                 \
+	{                                                                                          \
+		.code = 0, .text = ""                                                              \
+	}
 
 /* Sets the text and returns `code` (a negative errno), so that `return error_set(...)` reads well. */
 int error_set(struct error *err, int code, const char *fmt, ...)

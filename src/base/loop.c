@@ -19,7 +19,7 @@
 
 struct loop {
 	int epoll_fd;
-	struct loop_fd wake;	   /* an eventfd: messages wait, or quit was asked */
+	struct loop_fd wake; /* an eventfd: messages wait, or quit was asked */
 	atomic_bool quit;
 	_Atomic(pthread_t) runner; /* valid while running is set */
 	atomic_bool running;

@@ -26,13 +26,13 @@ struct state_table;
 struct state_field {
 	const char *name;
 	enum state_kind kind;
-	uint16_t since;	   /* table version, 0 counts as 1 */
-	size_t offset;	   /* of the first element, or of the pointer to it */
-	size_t size;	   /* of one element, bytes */
-	size_t max_count;  /* elements there is room for */
-	bool pointer;	   /* the member is a pointer to the elements (allocated before loading) */
+	uint16_t since;   /* table version, 0 counts as 1 */
+	size_t offset;    /* of the first element, or of the pointer to it */
+	size_t size;      /* of one element, bytes */
+	size_t max_count; /* elements there is room for */
+	bool pointer;     /* the member is a pointer to the elements (allocated before loading) */
 	size_t count_offset; /* of a uint32_t member that holds how many are live; SIZE_MAX: all max_count */
-	uint64_t max;	   /* UINT: loading refuses a larger value; 0: no bound */
+	uint64_t max; /* UINT: loading refuses a larger value; 0: no bound */
 	const struct state_table *table;
 };
 

@@ -183,5 +183,6 @@ void format_size(uint64_t bytes, char *buf, size_t buf_size)
 	if (u == 0 || (scaled << (10 * u)) == bytes)
 		snprintf(buf, buf_size, "%" PRIu64 " %s", scaled, units[u]);
 	else
-		snprintf(buf, buf_size, "%.1f %s", (double)bytes / (double)(1ULL << (10 * u)), units[u]);
+		snprintf(buf, buf_size, "%.1f %s", (double)bytes / (double)(1ULL << (10 * u)),
+			 units[u]);
 }

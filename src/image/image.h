@@ -18,10 +18,10 @@ struct image;
 struct image_channel;
 
 enum image_cache {
-	IMAGE_CACHE_WRITEBACK,	  /* host page cache; a guest's flush reaches the disk (default) */
-	IMAGE_CACHE_NONE,	  /* O_DIRECT; a guest's flush reaches the disk */
+	IMAGE_CACHE_WRITEBACK,    /* host page cache; a guest's flush reaches the disk (default) */
+	IMAGE_CACHE_NONE,         /* O_DIRECT; a guest's flush reaches the disk */
 	IMAGE_CACHE_WRITETHROUGH, /* every write reaches the disk before it completes */
-	IMAGE_CACHE_UNSAFE,	  /* flushes are ignored: for throw-away machines */
+	IMAGE_CACHE_UNSAFE,       /* flushes are ignored: for throw-away machines */
 };
 
 enum image_engine_kind {
@@ -31,16 +31,16 @@ enum image_engine_kind {
 };
 
 enum image_discard {
-	IMAGE_DISCARD_UNMAP,  /* the guest's discard frees space (default) */
+	IMAGE_DISCARD_UNMAP, /* the guest's discard frees space (default) */
 	IMAGE_DISCARD_IGNORE,
 };
 
 struct image_config {
 	const char *path;
-	int fd;		    /* -1, or an open descriptor used instead of path (taken over on success) */
+	int fd; /* -1, or an open descriptor used instead of path (taken over on success) */
 	const char *format; /* "raw"; never probed */
 	bool readonly;
-	bool no_lock;	    /* do not take the open-file-description lock */
+	bool no_lock; /* do not take the open-file-description lock */
 	enum image_cache cache;
 	enum image_engine_kind engine;
 	enum image_discard discard;
@@ -55,8 +55,9 @@ struct image_info {
 	const char *format;
 	const char *engine; /* as chosen: "io_uring", "threads" */
 	uint64_t size_bytes;
-	uint32_t logical_block, physical_block; /* bytes; what I/O must be, and would best be, aligned to */
-	uint32_t discard_granularity;		/* bytes; 0: no discard */
+	uint32_t logical_block,
+		physical_block;       /* bytes; what I/O must be, and would best be, aligned to */
+	uint32_t discard_granularity; /* bytes; 0: no discard */
 	bool readonly, can_discard, can_write_zeroes;
 };
 void image_get_info(const struct image *image, struct image_info *ret);
@@ -64,8 +65,8 @@ void image_get_info(const struct image *image, struct image_info *ret);
 enum image_op {
 	IMAGE_READ,
 	IMAGE_WRITE,
-	IMAGE_FLUSH,	    /* completed writes are on stable storage when it completes */
-	IMAGE_DISCARD,	    /* contents become undefined (zeroes or old) */
+	IMAGE_FLUSH,        /* completed writes are on stable storage when it completes */
+	IMAGE_DISCARD,      /* contents become undefined (zeroes or old) */
 	IMAGE_WRITE_ZEROES, /* with may_unmap: freeing is fine as long as it reads back zero */
 };
 
@@ -73,11 +74,11 @@ enum image_op {
  * behind it stay until done. */
 struct image_req {
 	enum image_op op;
-	bool fua;	/* WRITE, WRITE_ZEROES: on stable storage when it completes */
+	bool fua;       /* WRITE, WRITE_ZEROES: on stable storage when it completes */
 	bool may_unmap; /* WRITE_ZEROES */
 	uint64_t offset, bytes;
 	const struct iovec *iov; /* READ, WRITE: sums to bytes */
-	unsigned n_iov;		 /* at most 1024 */
+	unsigned n_iov;          /* at most 1024 */
 	/* On the channel's loop, never from inside image_submit(). result: 0 or a negative errno. */
 	void (*done)(struct image_req *req, int result);
 

@@ -22,7 +22,7 @@ enum spec_accel {
 };
 
 struct spec_cpu {
-	uint32_t count; /* vCPUs, 1 to 255; default 1 */
+	uint32_t count;                   /* vCPUs, 1 to 255; default 1 */
 	uint32_t sockets, cores, threads; /* product is count; default count x 1 x 1 as cores */
 };
 
@@ -49,20 +49,20 @@ enum spec_cache {
 };
 
 struct spec_disk {
-	char *id;   /* default disk0, disk1, ... */
+	char *id; /* default disk0, disk1, ... */
 	char *path;
-	int fd;	    /* -1: none; an inherited descriptor instead of path */
+	int fd;       /* -1: none; an inherited descriptor instead of path */
 	char *format; /* "raw" */
 	bool readonly;
 	char *serial; /* at most 20 characters */
 	enum spec_cache cache;
-	char *engine; /* "auto", "io_uring", "threads" */
-	bool discard; /* pass discards on; default true */
-	bool lock;    /* default true */
-	uint32_t queues; /* default: min(vCPUs, 4) */
+	char *engine;        /* "auto", "io_uring", "threads" */
+	bool discard;        /* pass discards on; default true */
+	bool lock;           /* default true */
+	uint32_t queues;     /* default: min(vCPUs, 4) */
 	uint32_t queue_size; /* default 256 */
-	bool iothread;	 /* its own I/O loop; default false */
-	int32_t slot;	 /* PCI slot; -1: next free */
+	bool iothread;       /* its own I/O loop; default false */
+	int32_t slot;        /* PCI slot; -1: next free */
 };
 
 enum spec_net_kind {
@@ -78,12 +78,12 @@ struct spec_net {
 	bool mac_given; /* otherwise validation makes one from name and index, 52:54:00:xx:xx:xx */
 	char **hostfwd; /* user: "tcp:127.0.0.1:2222-:22" */
 	size_t n_hostfwd;
-	char *ifname;	/* tap */
-	int fds[8];	/* tap: inherited descriptors */
+	char *ifname; /* tap */
+	int fds[8];   /* tap: inherited descriptors */
 	size_t n_fds;
-	bool vhost;	/* tap: default off */
-	uint32_t queues; /* pairs; default 1 */
-	uint32_t mtu;	 /* 0: not announced */
+	bool vhost;          /* tap: default off */
+	uint32_t queues;     /* pairs; default 1 */
+	uint32_t mtu;        /* 0: not announced */
 	uint32_t queue_size; /* default 256 */
 	bool iothread;
 	int32_t slot;
@@ -120,19 +120,19 @@ struct spec {
 	size_t n_disks;
 	struct spec_net *nets;
 	size_t n_nets;
-	struct spec_char serial;  /* COM1; default stdio */
-	struct spec_char console; /* virtio-console; default NONE and then absent */
-	bool rng;	   /* virtio-rng; default true */
-	bool balloon;	   /* virtio-balloon; default true */
+	struct spec_char serial;          /* COM1; default stdio */
+	struct spec_char console;         /* virtio-console; default NONE and then absent */
+	bool rng;                         /* virtio-rng; default true */
+	bool balloon;                     /* virtio-balloon; default true */
 	bool balloon_free_page_reporting; /* default true */
 	struct spec_vsock vsock;
-	bool pvpanic;	   /* default true */
-	bool vmgenid;	   /* default true */
-	char *qmp_socket;  /* --qmp PATH; NULL: none */
+	bool pvpanic;     /* default true */
+	bool vmgenid;     /* default true */
+	char *qmp_socket; /* --qmp PATH; NULL: none */
 	bool no_reboot;
-	bool start_paused; /* --paused: wait for QMP cont */
+	bool start_paused;        /* --paused: wait for QMP cont */
 	uint32_t debug_exit_port; /* 0: off */
-	uint8_t escape_key;	  /* terminal escape, default Ctrl-A */
+	uint8_t escape_key;       /* terminal escape, default Ctrl-A */
 };
 
 /* Defaults; never fails to be a spec that spec_fini() can take. */
@@ -156,6 +156,7 @@ int spec_parse_args(struct spec *spec, int argc, char **argv, struct spec_cli_re
 char *spec_help_text(void);
 
 /* text: one JSON object. */
-int spec_from_json(struct spec *spec, const char *text, size_t len, const char *what, struct error *err);
+int spec_from_json(struct spec *spec, const char *text, size_t len, const char *what,
+		   struct error *err);
 /* Heap string, pretty-printed, that spec_from_json() reads back to an equal spec; NULL without memory. */
 char *spec_to_json(const struct spec *spec);

@@ -38,11 +38,12 @@ struct accel_handlers {
 
 struct accel_config {
 	enum accel_kind kind;
-	unsigned n_vcpus;	    /* 1 to 255 */
+	unsigned n_vcpus; /* 1 to 255 */
 	/* CPU topology as the guest sees it; sockets * cores * threads == n_vcpus. */
 	unsigned sockets, cores, threads;
 	struct accel_handlers handlers;
-	const char *null_script;    /* for ACCEL_NULL: see accel/null/null.h; NULL: vCPUs halt at once */
+	const char
+		*null_script; /* for ACCEL_NULL: see accel/null/null.h; NULL: vCPUs halt at once */
 };
 
 /* ACCEL_AUTO decides here. err says which device is missing, or which group grants it, and what to do. */
@@ -72,13 +73,14 @@ void accel_vcpu_free(struct accel_vcpu *vcpu); /* its thread has left accel_vcpu
 
 /* Sets what a boot protocol wants in the boot processor; the other processors wait for INIT/SIPI. See accel/x86.h. */
 struct x86_boot_regs;
-int accel_vcpu_set_boot(struct accel_vcpu *vcpu, const struct x86_boot_regs *regs, struct error *err);
+int accel_vcpu_set_boot(struct accel_vcpu *vcpu, const struct x86_boot_regs *regs,
+			struct error *err);
 
 enum accel_exit {
-	ACCEL_EXIT_KICKED,   /* somebody called accel_vcpu_kick() */
-	ACCEL_EXIT_RESET,    /* triple fault, or a reset that the accelerator handles itself */
-	ACCEL_EXIT_HALT,     /* this vCPU will never run again (null: the script ended) */
-	ACCEL_EXIT_ERROR,    /* the host refused; accel_vcpu_error() has the text */
+	ACCEL_EXIT_KICKED, /* somebody called accel_vcpu_kick() */
+	ACCEL_EXIT_RESET,  /* triple fault, or a reset that the accelerator handles itself */
+	ACCEL_EXIT_HALT,   /* this vCPU will never run again (null: the script ended) */
+	ACCEL_EXIT_ERROR,  /* the host refused; accel_vcpu_error() has the text */
 };
 /* Runs guest code on the calling thread, which must be the same one each time, until one of the above. */
 enum accel_exit accel_vcpu_run(struct accel_vcpu *vcpu);
@@ -104,8 +106,8 @@ int accel_irqfd_detach(struct accel *accel, int route);
 struct accel_doorbell {
 	bool is_pio;
 	uint64_t addr;
-	unsigned size;	  /* 0, 1, 2, 4 or 8 bytes */
-	bool match;	  /* only when the value equals `value` */
+	unsigned size; /* 0, 1, 2, 4 or 8 bytes */
+	bool match;    /* only when the value equals `value` */
 	uint64_t value;
 	int fd;
 };
@@ -114,7 +116,7 @@ int accel_doorbell_del(struct accel *accel, const struct accel_doorbell *bell);
 
 /* --- stop, save, restore: every vCPU is outside accel_vcpu_run() and settled --- */
 
-struct x86_vcpu_state;	  /* accel/x86.h */
+struct x86_vcpu_state;    /* accel/x86.h */
 struct x86_machine_state; /* accel/x86.h: PIC, I/O APIC, PIT, clock */
 int accel_vcpu_get_state(struct accel_vcpu *vcpu, struct x86_vcpu_state *ret, struct error *err);
 int accel_vcpu_set_state(struct accel_vcpu *vcpu, const struct x86_vcpu_state *state,

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 enum x86_boot_mode {
-	X86_BOOT_REAL,	      /* 16-bit real mode at cs:rip, as after reset but elsewhere */
+	X86_BOOT_REAL,        /* 16-bit real mode at cs:rip, as after reset but elsewhere */
 	X86_BOOT_PROTECTED32, /* flat 4 GiB segments, paging off: PVH, multiboot */
 	X86_BOOT_LONG64,      /* long mode, flat, page tables at cr3: the Linux 64-bit protocol */
 };

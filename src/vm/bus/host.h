@@ -24,8 +24,8 @@ struct bus_host_ops {
 	void (*irqfd_detach)(struct bus_host *host, int route);
 	/* A guest write of `size` bytes (0: any) at addr signals fd instead of reaching the region. Negative errno when the
 	 * machine cannot: the region's write operation is then called as usual. */
-	int (*doorbell_add)(struct bus_host *host, enum bus_space space, uint64_t addr, unsigned size,
-			    int fd);
+	int (*doorbell_add)(struct bus_host *host, enum bus_space space, uint64_t addr,
+			    unsigned size, int fd);
 	void (*doorbell_del)(struct bus_host *host, enum bus_space space, uint64_t addr,
 			     unsigned size, int fd);
 	/* What a device asks for on behalf of the guest. Any thread; acted on later by the main loop. */
@@ -39,9 +39,9 @@ struct bus_host {
 };
 
 enum machine_request {
-	MACHINE_POWEROFF,	 /* ACPI S5 */
-	MACHINE_RESET,		 /* port 0xCF9, i8042, ACPI reset register */
-	MACHINE_GUEST_PANICKED,	 /* pvpanic: the guest's kernel panicked */
+	MACHINE_POWEROFF,          /* ACPI S5 */
+	MACHINE_RESET,             /* port 0xCF9, i8042, ACPI reset register */
+	MACHINE_GUEST_PANICKED,    /* pvpanic: the guest's kernel panicked */
 	MACHINE_GUEST_CRASHLOADED, /* pvpanic: its crash kernel takes over */
-	MACHINE_BALLOON_CHANGED, /* the balloon's actual size changed */
+	MACHINE_BALLOON_CHANGED,   /* the balloon's actual size changed */
 };

@@ -8,14 +8,14 @@
 
 #include "vm/bus/device.h"
 
-#define PCI_MAX_BARS	     6
-#define PCI_CONFIG_BYTES     4096
-#define PCI_ECAM_BASE	     0xE0000000ULL /* 256 buses would fit; one is used */
-#define PCI_ECAM_BYTES	     0x10000000ULL
-#define PCI_MMIO32_BASE	     0xC0000000ULL
-#define PCI_MMIO32_END	     0xE0000000ULL
-#define PCI_INTX_GSI_FIRST   16 /* slot s, pin p is GSI 16 + (s + p) % 8 */
-#define PCI_INTX_GSI_COUNT   8
+#define PCI_MAX_BARS       6
+#define PCI_CONFIG_BYTES   4096
+#define PCI_ECAM_BASE      0xE0000000ULL /* 256 buses would fit; one is used */
+#define PCI_ECAM_BYTES     0x10000000ULL
+#define PCI_MMIO32_BASE    0xC0000000ULL
+#define PCI_MMIO32_END     0xE0000000ULL
+#define PCI_INTX_GSI_FIRST 16 /* slot s, pin p is GSI 16 + (s + p) % 8 */
+#define PCI_INTX_GSI_COUNT 8
 
 struct pci_bus;
 
@@ -25,10 +25,10 @@ struct pci_device_config {
 	uint16_t vendor_id, device_id;
 	uint16_t subsystem_vendor_id, subsystem_id;
 	uint8_t revision;
-	uint32_t class_code; /* 24 bits: class, subclass, interface */
-	uint8_t intx_pin;    /* 0: none, 1: INTA# */
+	uint32_t class_code;   /* 24 bits: class, subclass, interface */
+	uint8_t intx_pin;      /* 0: none, 1: INTA# */
 	unsigned msix_vectors; /* 0: no MSI-X; at most 2048 */
-	unsigned msix_bar;     /* table at its start + msix_offset; the BAR must be added, with room */
+	unsigned msix_bar; /* table at its start + msix_offset; the BAR must be added, with room */
 	uint32_t msix_offset;
 };
 
@@ -51,15 +51,15 @@ struct pci_bar {
 struct pci_device {
 	struct device dev;
 	struct pci_bus *bus;
-	unsigned slot, function; /* [const after pci_device_add] */
+	unsigned slot, function;            /* [const after pci_device_add] */
 	uint8_t config[PCI_CONFIG_BYTES];   /* [pci lock] */
 	uint8_t writable[PCI_CONFIG_BYTES]; /* [const after start] bits that the guest may write */
 	struct pci_bar bars[PCI_MAX_BARS];
-	uint8_t msix_cap;  /* offset in config, 0: none */
+	uint8_t msix_cap; /* offset in config, 0: none */
 	uint32_t n_vectors;
 	struct msix_vector *vectors; /* [msix_lock] */
 	pthread_mutex_t msix_lock;   /* a leaf: only bus_host calls are made under it */
-	bool intx_level; /* [msix_lock] */
+	bool intx_level;             /* [msix_lock] */
 	/* Optional: the guest wrote config[offset, offset + size), already stored through `writable`. Pci lock held. */
 	void (*config_written)(struct pci_device *pci, unsigned offset, unsigned size);
 	/* Optional: a read is about to be served from config[]. */

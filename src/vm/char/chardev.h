@@ -42,7 +42,7 @@ struct chardev_ops {
 struct chardev {
 	const struct chardev_ops *ops;
 	struct chardev_events events; /* set with chardev_attach */
-	char path[128];		      /* of a pty or socket, for people and QMP; "" otherwise */
+	char path[128];               /* of a pty or socket, for people and QMP; "" otherwise */
 };
 
 /* Connects the device; before the loop runs or on the loop. Reading starts. */

@@ -22,22 +22,23 @@ struct gmem;
 
 /* RAM below 4 GiB ends here at most; what is above continues at 4 GiB. */
 #define GMEM_HOLE_START 0xC0000000ULL
-#define GMEM_HOLE_END	0x100000000ULL
+#define GMEM_HOLE_END   0x100000000ULL
 
 struct gmem_config {
-	uint64_t ram_bytes;	 /* a multiple of 4 KiB (of the huge page when asked for) */
+	uint64_t ram_bytes;      /* a multiple of 4 KiB (of the huge page when asked for) */
 	uint64_t hugepage_bytes; /* 0: normal pages; 2 MiB or 1 GiB: hugetlb */
-	bool mergeable;		 /* KSM may merge pages */
-	bool prealloc;		 /* touch every page before start, in parallel */
-	bool dump;		 /* include RAM in core dumps */
-	const char *path;	 /* back it by this file (created, sized) instead of a memfd; NULL: memfd */
+	bool mergeable;          /* KSM may merge pages */
+	bool prealloc;           /* touch every page before start, in parallel */
+	bool dump;               /* include RAM in core dumps */
+	const char
+		*path; /* back it by this file (created, sized) instead of a memfd; NULL: memfd */
 };
 
 struct gmem_region {
 	gpa_t gpa;
 	uint64_t size; /* bytes */
 	uint8_t *hva;  /* where this process sees it */
-	int fd;	       /* owned by the gmem */
+	int fd;        /* owned by the gmem */
 	uint64_t fd_offset;
 	bool readonly; /* for the guest (ROM) */
 };

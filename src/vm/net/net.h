@@ -19,9 +19,9 @@ struct net_backend;
 #define NET_OFFLOAD_CSUM 1u /* partial checksums */
 #define NET_OFFLOAD_TSO4 2u
 #define NET_OFFLOAD_TSO6 4u
-#define NET_OFFLOAD_ECN	 8u
-#define NET_OFFLOAD_UFO	 16u
-#define NET_OFFLOAD_USO	 32u
+#define NET_OFFLOAD_ECN  8u
+#define NET_OFFLOAD_UFO  16u
+#define NET_OFFLOAD_USO  32u
 
 struct net_backend_ops {
 	const char *type; /* "user", "tap", "null" */
@@ -29,7 +29,8 @@ struct net_backend_ops {
 	int (*send)(struct net_backend *net, unsigned queue, const struct iovec *iov, unsigned n);
 	/* Reads one frame into iov; returns its bytes with header, -EAGAIN when there is none, -EMSGSIZE when it did not fit
 	 * (the frame is gone). */
-	ssize_t (*receive)(struct net_backend *net, unsigned queue, const struct iovec *iov, unsigned n);
+	ssize_t (*receive)(struct net_backend *net, unsigned queue, const struct iovec *iov,
+			   unsigned n);
 	/* Asks for `readable` calls on or off (off while the guest has no buffers). */
 	void (*want_receive)(struct net_backend *net, unsigned queue, bool on);
 	/* What the guest accepts on receive, and the header's size (12 for VIRTIO 1). Returns 0 or a negative errno. */
@@ -50,10 +51,10 @@ struct net_events {
 struct net_backend {
 	const struct net_backend_ops *ops;
 	struct net_events events; /* set by the device before want_receive */
-	unsigned offloads;	  /* [const after open] what it can do */
+	unsigned offloads;        /* [const after open] what it can do */
 	unsigned n_queues;
-	unsigned mtu;		  /* 0: not known */
-	bool has_vhost;		  /* vhost-net may take the data path over (see vhost.h) */
+	unsigned mtu;   /* 0: not known */
+	bool has_vhost; /* vhost-net may take the data path over (see vhost.h) */
 };
 
 static inline void net_backend_free(struct net_backend *net)
@@ -65,17 +66,17 @@ static inline void net_backend_free(struct net_backend *net)
 /* --- user mode: passt, a child process that ends with us --- */
 struct net_user_config {
 	const char *const *hostfwd; /* "tcp:127.0.0.1:2222-:22", NULL-terminated; NULL: none */
-	const char *program;	    /* NULL: "passt" in PATH */
+	const char *program;        /* NULL: "passt" in PATH */
 };
-int net_user_open(struct loop *loop, const struct net_user_config *config,
-		  struct net_backend **ret, struct error *err);
+int net_user_open(struct loop *loop, const struct net_user_config *config, struct net_backend **ret,
+		  struct error *err);
 
 /* --- tap --- */
 struct net_tap_config {
 	const char *ifname; /* an existing or, with the right to, a new tap; or NULL with fds */
-	const int *fds;	    /* n_queues open tap descriptors, taken over on success */
+	const int *fds;     /* n_queues open tap descriptors, taken over on success */
 	unsigned n_queues;
-	bool vhost;	    /* -EOPNOTSUPP when /dev/vhost-net cannot be used */
+	bool vhost; /* -EOPNOTSUPP when /dev/vhost-net cannot be used */
 };
 int net_tap_open(struct loop *loop, const struct net_tap_config *config, struct net_backend **ret,
 		 struct error *err);

@@ -17,28 +17,30 @@
 
 /* Device status, section 2.1. */
 #define VIRTIO_STATUS_ACKNOWLEDGE 1
-#define VIRTIO_STATUS_DRIVER	  2
-#define VIRTIO_STATUS_DRIVER_OK	  4
+#define VIRTIO_STATUS_DRIVER      2
+#define VIRTIO_STATUS_DRIVER_OK   4
 #define VIRTIO_STATUS_FEATURES_OK 8
 #define VIRTIO_STATUS_NEEDS_RESET 64
-#define VIRTIO_STATUS_FAILED	  128
+#define VIRTIO_STATUS_FAILED      128
 
 /* Feature bits of every device, section 6. */
-#define VIRTIO_F_INDIRECT_DESC	 28
-#define VIRTIO_F_EVENT_IDX	 29
-#define VIRTIO_F_VERSION_1	 32
-#define VIRTIO_F_ACCESS_PLATFORM 33
-#define VIRTIO_F_RING_PACKED	 34
-#define VIRTIO_F_IN_ORDER	 35
+#define VIRTIO_F_INDIRECT_DESC     28
+#define VIRTIO_F_EVENT_IDX         29
+#define VIRTIO_F_VERSION_1         32
+#define VIRTIO_F_ACCESS_PLATFORM   33
+#define VIRTIO_F_RING_PACKED       34
+#define VIRTIO_F_IN_ORDER          35
 #define VIRTIO_F_NOTIFICATION_DATA 38
-#define VIRTIO_F_RING_RESET	 40
+#define VIRTIO_F_RING_RESET        40
 
 struct virtio;
 
 struct virtio_ops {
-	struct device_ops dev; /* reset, pause, resume and free are virtio_device_*() or call them */
-	uint16_t device_id;    /* section 5: 1 net, 2 block, 3 console, 4 entropy, 5 balloon, 19 vsock */
-	uint32_t class_code;   /* PCI */
+	struct device_ops
+		dev; /* reset, pause, resume and free are virtio_device_*() or call them */
+	uint16_t
+		device_id; /* section 5: 1 net, 2 block, 3 console, 4 entropy, 5 balloon, 19 vsock */
+	uint32_t class_code; /* PCI */
 	/* Device configuration space; size bytes at offset, inside config_bytes. dev.lock held. */
 	void (*config_read)(struct virtio *vdev, unsigned offset, void *buf, unsigned size);
 	void (*config_write)(struct virtio *vdev, unsigned offset, const void *buf, unsigned size);
@@ -58,9 +60,9 @@ struct virtio_queue {
 	struct vq vq;
 	struct virtio *vdev;
 	unsigned index;
-	struct loop *loop;	 /* where kicks arrive */
+	struct loop *loop;       /* where kicks arrive */
 	struct loop_fd kick_src; /* its eventfd, which doorbells and register writes signal */
-	bool doorbell;		 /* the machine signals the eventfd itself */
+	bool doorbell;           /* the machine signals the eventfd itself */
 	uint64_t doorbell_addr;
 };
 
@@ -69,9 +71,9 @@ struct virtio {
 	const struct virtio_ops *ops;
 	uint64_t offered;      /* [const after start] feature bits the device has */
 	uint64_t features;     /* [lock] accepted by the driver */
-	uint8_t status;	       /* [lock] */
-	bool resetting;	       /* [lock] deactivate is under way */
-	bool paused;	       /* [lock] kicks are held back until resume */
+	uint8_t status;        /* [lock] */
+	bool resetting;        /* [lock] deactivate is under way */
+	bool paused;           /* [lock] kicks are held back until resume */
 	uint32_t config_bytes; /* of device configuration space */
 	uint32_t n_queues;
 	struct virtio_queue *queues;
@@ -98,7 +100,8 @@ void virtio_fini(struct virtio *vdev);
 void virtio_device_reset(struct device *dev);
 void virtio_device_pause(struct device *dev);  /* no kick is delivered after it returns */
 void virtio_device_resume(struct device *dev); /* every active queue is kicked once */
-extern const struct state_table virtio_state_table; /* embed as STATE_STRUCT(type, vdev, &virtio_state_table) */
+extern const struct state_table
+	virtio_state_table; /* embed as STATE_STRUCT(type, vdev, &virtio_state_table) */
 
 static inline bool virtio_has(const struct virtio *vdev, unsigned feature)
 {
@@ -121,6 +124,7 @@ void virtio_deactivated(struct virtio *vdev);
 /* --- iovec helpers for requests --- */
 
 size_t iov_to_buf(const struct iovec *iov, unsigned n, size_t offset, void *buf, size_t len);
-size_t iov_from_buf(const struct iovec *iov, unsigned n, size_t offset, const void *buf, size_t len);
+size_t iov_from_buf(const struct iovec *iov, unsigned n, size_t offset, const void *buf,
+		    size_t len);
 /* Drops `bytes` from the front in place; *iov and *n move. Returns the bytes dropped. */
 size_t iov_skip(struct iovec **iov, unsigned *n, size_t bytes);

@@ -26,17 +26,17 @@ struct vq {
 	uint16_t size;
 	bool enabled;
 	uint64_t desc, avail, used; /* packed: descriptor ring, driver area, device area */
-	uint16_t msix_vector;	    /* 0xffff: none */
+	uint16_t msix_vector;       /* 0xffff: none */
 
 	/* [lock] Negotiated. */
 	bool packed, event_idx, indirect;
 
 	/* [lock] Progress. */
 	uint16_t next_avail, next_used; /* packed: index in bits 14:0, wrap counter in bit 15 */
-	uint16_t signalled_used;	/* next_used when the driver was last interrupted */
+	uint16_t signalled_used;        /* next_used when the driver was last interrupted */
 	bool signalled_valid;
 	bool notify_off; /* the device asked the driver not to kick */
-	bool broken;	 /* the driver broke the protocol; nothing is taken any more until reset */
+	bool broken;     /* the driver broke the protocol; nothing is taken any more until reset */
 	const char *broken_why; /* a constant string; set with broken */
 
 	/* [lock] Requests taken and not yet given back. */
@@ -53,8 +53,8 @@ struct vq_req {
 	uint32_t max_iov;  /* capacity of iov; a longer chain breaks the queue */
 	uint32_t n_out, n_in;
 	uint64_t out_bytes, in_bytes; /* sums, at most 4 GiB each */
-	uint16_t id;	   /* split: head index; packed: buffer id */
-	uint16_t n_descs;  /* ring slots used (packed) */
+	uint16_t id;                  /* split: head index; packed: buffer id */
+	uint16_t n_descs;             /* ring slots used (packed) */
 };
 
 extern const struct state_table vq_state_table;

@@ -69,8 +69,10 @@ static void sizes_are_shown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(sizes_are_parsed),	 cmocka_unit_test(bad_sizes_are_refused),
-		cmocka_unit_test(the_nearest_name_is_found), cmocka_unit_test(copies_are_terminated),
+		cmocka_unit_test(sizes_are_parsed),
+		cmocka_unit_test(bad_sizes_are_refused),
+		cmocka_unit_test(the_nearest_name_is_found),
+		cmocka_unit_test(copies_are_terminated),
 		cmocka_unit_test(sizes_are_shown),
 	};
 
