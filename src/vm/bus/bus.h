@@ -29,13 +29,17 @@ struct bus_region {
 	enum bus_space space;
 	uint64_t base;
 	uint64_t size; /* bytes */
-	bool mapped;   /* [bus] */
+	/* Port space, 4 bytes: answers 4-byte accesses at its base and nothing else, and may lie over other regions. For
+	 * 0xCF8, whose bytes belong to the reset register at 0xCF9. */
+	bool dword_only;
+	bool mapped; /* [bus] */
 };
 
 int bus_new(struct bus **ret);
 void bus_free(struct bus *bus);
 
-/* -EEXIST when it overlaps another region, -ENOSPC when the map is full, -EINVAL when it wraps. Any thread. */
+/* -EEXIST when it overlaps another region, -ENOSPC when the map is full, -EINVAL when it is empty, already mapped, or
+ * leaves its space. Any thread, with or without the region's lock. */
 int bus_map(struct bus *bus, struct bus_region *region);
 /* Harmless when not mapped. An access that was looked up before may still arrive just after; owners outlive vCPUs. */
 void bus_unmap(struct bus *bus, struct bus_region *region);
