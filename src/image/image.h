@@ -16,6 +16,7 @@
 
 struct image;
 struct image_channel;
+struct image_file;
 
 enum image_cache {
 	IMAGE_CACHE_WRITEBACK,    /* host page cache; a guest's flush reaches the disk (default) */
@@ -31,14 +32,14 @@ enum image_engine_kind {
 };
 
 enum image_discard {
-	IMAGE_DISCARD_UNMAP, /* the guest's discard frees space (default) */
-	IMAGE_DISCARD_IGNORE,
+	IMAGE_DISCARD_UNMAP,  /* the guest's discard frees space (default) */
+	IMAGE_DISCARD_IGNORE, /* and write-zeroes never frees any */
 };
 
 struct image_config {
-	const char *path;
+	const char *path; /* names the image in messages, also when fd is given; may then be NULL */
 	int fd; /* -1, or an open descriptor used instead of path (taken over on success) */
-	const char *format; /* "raw"; never probed */
+	const char *format; /* "raw" (also when NULL); never probed */
 	bool readonly;
 	bool no_lock; /* do not take the open-file-description lock */
 	enum image_cache cache;
@@ -49,11 +50,13 @@ struct image_config {
 /* Opens and locks (F_OFD_SETLK: exclusive for writing, shared for reading). The message names the file and what to do:
  * absent, no permission, a directory, locked by another machine, a size that is no multiple of 512. */
 int image_open(const struct image_config *config, struct image **ret, struct error *err);
-void image_close(struct image *image); /* after its channels; flushes nothing */
+void image_close(struct image *image); /* after its channels; flushes nothing; NULL is fine */
 
 struct image_info {
-	const char *format;
+	const char *path;   /* as configured; lives as long as the image */
+	const char *format; /* "raw" */
 	const char *engine; /* as chosen: "io_uring", "threads" */
+	enum image_cache cache;
 	uint64_t size_bytes;
 	uint32_t logical_block,
 		physical_block;       /* bytes; what I/O must be, and would best be, aligned to */
@@ -65,40 +68,59 @@ void image_get_info(const struct image *image, struct image_info *ret);
 enum image_op {
 	IMAGE_READ,
 	IMAGE_WRITE,
-	IMAGE_FLUSH,        /* completed writes are on stable storage when it completes */
+	IMAGE_FLUSH, /* writes that completed before it was submitted are stable when it completes */
 	IMAGE_DISCARD,      /* contents become undefined (zeroes or old) */
 	IMAGE_WRITE_ZEROES, /* with may_unmap: freeing is fine as long as it reads back zero */
 };
 
+#define IMAGE_MAX_IOV 1024
+
+/* Of the image layer: something for a worker thread, whose end is told on a channel's loop. See image_impl.h. */
+struct image_work {
+	void (*run)(struct image_work *work);    /* on the worker */
+	void (*finish)(struct image_work *work); /* on the channel's loop */
+	struct image_channel *channel;
+	struct image_work *next;
+};
+
 /* offset and bytes are multiples of logical_block and inside the image, or it completes with -EINVAL. iov and the memory
- * behind it stay until done. */
+ * behind it stay until done. FLUSH takes neither. A write to a read-only image completes with -EROFS. */
 struct image_req {
 	enum image_op op;
 	bool fua;       /* WRITE, WRITE_ZEROES: on stable storage when it completes */
 	bool may_unmap; /* WRITE_ZEROES */
 	uint64_t offset, bytes;
 	const struct iovec *iov; /* READ, WRITE: sums to bytes */
-	unsigned n_iov;          /* at most 1024 */
-	/* On the channel's loop, never from inside image_submit(). result: 0 or a negative errno. */
+	unsigned n_iov;          /* at most IMAGE_MAX_IOV */
+	/* On the channel's loop, from image_channel_push(), _drain() or the loop itself, never from inside image_submit().
+	 * The request belongs to the caller again. result: 0 or a negative errno. */
 	void (*done)(struct image_req *req, int result);
 
-	/* Of the format and engine. */
+	/* Of the image layer from image_submit() to done(). */
 	struct image_channel *channel;
+	struct image_file *file;
 	struct image_req *next;
-	int result;
+	struct image_work work;
+	struct iovec partial; /* the rest of an element of iov after a short transfer */
 	uint64_t done_bytes;
-	struct iovec *bounce_iov; /* engine's, for short transfers and alignment */
-	void *priv[4];
+	int result;
+	uint8_t stage; /* of operations that take several steps */
+	bool sub;      /* made by a format, not by the channel's user */
 };
 
-/* depth: how many requests may be in flight (1 to 4096); further ones wait inside, in order. */
+/* depth: how many requests may be in flight (1 to 4096); further ones wait inside, in order. The loop runs on its thread, or
+ * will be run by the calling one. Any thread that holds no lock which the loop's callbacks take. */
 int image_channel_open(struct image *image, struct loop *loop, unsigned depth,
 		       struct image_channel **ret, struct error *err);
-void image_channel_close(struct image_channel *ch); /* drained */
+void image_channel_close(
+	struct image_channel *ch); /* drained; from where open was fine; NULL is fine */
+/* fn is called on the loop after each batch of done callbacks: the place to tell the other side once. */
+void image_channel_on_batch(struct image_channel *ch, void (*fn)(void *opaque), void *opaque);
 /* Queues a request; may hold it back until image_channel_push(). */
 void image_submit(struct image_channel *ch, struct image_req *req);
-/* Hands what was queued to the kernel; call once after a batch. */
+/* Hands what was queued to the kernel; call once after a batch. What finishes at once is completed in here, unless the caller
+ * is a done or batch callback: then right after it. */
 void image_channel_push(struct image_channel *ch);
-/* Waits until nothing is in flight, running the done callbacks; on the channel's loop. */
+/* Waits until nothing is in flight, running the callbacks; on the channel's loop, not from a callback. */
 void image_channel_drain(struct image_channel *ch);
 unsigned image_channel_in_flight(const struct image_channel *ch);
