@@ -36,6 +36,8 @@ struct chardev_ops {
 	size_t (*write)(struct chardev *chr, const uint8_t *data, size_t len);
 	/* The device can take input again: reading goes on. Any thread. */
 	void (*accept_input)(struct chardev *chr);
+	/* Optional. Events were set: tell soon, on the loop, what holds already (closed, the terminal's size). */
+	void (*attached)(struct chardev *chr);
 	void (*free)(struct chardev *chr);
 };
 
@@ -45,27 +47,32 @@ struct chardev {
 	char path[128];               /* of a pty or socket, for people and QMP; "" otherwise */
 };
 
-/* Connects the device; before the loop runs or on the loop. Reading starts. */
+/* Connects the device; before the loop runs or on the loop. Reading starts. NULL disconnects it again: no event comes
+ * afterwards. A backend that can be closed (unix, pty) reports `opened` soon after; the others are open always. */
 void chardev_attach(struct chardev *chr, const struct chardev_events *events);
 size_t chardev_write(struct chardev *chr, const uint8_t *data, size_t len);
 void chardev_accept_input(struct chardev *chr);
 void chardev_free(struct chardev *chr);
 
 struct chardev_stdio_config {
-	/* Pressed twice in the terminal's raw mode: escape, then a command key. 0: none. Default Ctrl-A (1), as others have. */
+	/* On a terminal: this byte, then a command key; pressed twice it is sent once. 0: none. Custom is Ctrl-A (1). */
 	uint8_t escape;
-	/* Called for escape x (quit) and escape c-like keys that the program answers; on the loop. */
+	/* Called for escape x (quit) and every other key but h (help, answered here); on the loop. Optional. */
 	void (*command)(void *opaque, char key);
 	void *opaque;
 };
-/* stdin and stdout. A terminal is put into raw mode and restored on every way out (chardev_free, exit, fatal signals). */
+/* stdin and stdout, once in a process. Ignores SIGPIPE. A terminal is put into raw mode and restored on every way out (chardev_free, exit, fatal signals). */
 int chardev_stdio_open(struct loop *loop, const struct chardev_stdio_config *config,
 		       struct chardev **ret, struct error *err);
+/* A new pseudo-terminal; chr->path is its other end. Output is dropped while nobody has that open. */
 int chardev_pty_open(struct loop *loop, struct chardev **ret, struct error *err);
+/* A listening socket, removed again by chardev_free. One client at a time, others wait; output is dropped meanwhile. */
 int chardev_unix_open(struct loop *loop, const char *path, struct chardev **ret, struct error *err);
+/* Appends to a file, which is created when absent. No input. */
 int chardev_file_open(struct loop *loop, const char *path, struct chardev **ret, struct error *err);
 int chardev_null_open(struct chardev **ret);
-/* For tests: what was written can be read back, and input injected. */
+/* For tests: what was written (64 KiB at most, the rest is refused) can be taken, and input injected. What the device does
+ * not accept waits for the next inject, which may be of 0 bytes. */
 int chardev_memory_open(struct chardev **ret);
 size_t chardev_memory_take(struct chardev *chr, uint8_t *buf, size_t len);
 void chardev_memory_inject(struct chardev *chr, const uint8_t *data, size_t len);
