@@ -1,0 +1,25 @@
+/*
+ * Private to the folder: a parsed ELF kernel, shared by the PVH and multiboot protocols.
+ */
+#pragma once
+
+#include "vm/firmware/boot_int.h"
+
+#define FW_ELF_SEGMENTS_MAX 64
+
+struct fw_elf_segment {
+	uint32_t type;
+	uint64_t offset, vaddr, paddr, file_bytes, mem_bytes, align;
+};
+
+struct fw_elf {
+	bool is64;
+	uint64_t entry;
+	unsigned n;
+	struct fw_elf_segment segments[FW_ELF_SEGMENTS_MAX];
+};
+
+/* Copies the segments to their physical addresses; *ret_end is one past the highest byte. */
+int fw_elf_load_segments(struct fw_boot *boot, const struct fw_elf *elf, gpa_t *ret_end);
+
+int fw_load_pvh(struct fw_boot *boot, const struct fw_elf *elf, uint64_t entry);
