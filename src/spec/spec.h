@@ -14,6 +14,13 @@
 #define SPEC_MAX_DISKS 64
 #define SPEC_MAX_NETS  32
 
+#define SPEC_MIN_MEMORY_BYTES (32ULL << 20)
+#define SPEC_MAX_MEMORY_BYTES                                                                      \
+	(32ULL << 40) /* what a process can map, with room for devices above it */
+#define SPEC_MAX_DISK_QUEUES 64
+#define SPEC_MAX_NET_QUEUES  8   /* pairs */
+#define SPEC_MAX_SOCKET_PATH 107 /* bytes; sun_path of unix(7) without its end */
+
 enum spec_accel {
 	SPEC_ACCEL_AUTO,
 	SPEC_ACCEL_KVM,
@@ -78,8 +85,8 @@ struct spec_net {
 	bool mac_given; /* otherwise validation makes one from name and index, 52:54:00:xx:xx:xx */
 	char **hostfwd; /* user: "tcp:127.0.0.1:2222-:22" */
 	size_t n_hostfwd;
-	char *ifname; /* tap */
-	int fds[8];   /* tap: inherited descriptors */
+	char *ifname;                 /* tap */
+	int fds[SPEC_MAX_NET_QUEUES]; /* tap: inherited descriptors */
 	size_t n_fds;
 	bool vhost;          /* tap: default off */
 	uint32_t queues;     /* pairs; default 1 */
