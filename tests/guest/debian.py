@@ -18,6 +18,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -169,6 +170,8 @@ def cached(name, key, build):
     with locked(cache() / f".lock-{name}"):
         if path.exists():
             return path
+        for stale in cache().glob(f".build-{name}-*"):  # of a builder that was killed: the lock is ours
+            shutil.rmtree(stale, ignore_errors=True)
         say(f"building {path.name}")
         start = time.monotonic()
         work = pathlib.Path(tempfile.mkdtemp(dir=cache(), prefix=f".build-{name}-"))
@@ -192,14 +195,29 @@ def _prune(name, newest):
             shutil.rmtree(p, ignore_errors=True)
 
 
+def leave_on_signals():
+    """Makes INT, TERM and HUP leave through the context managers, with the shell's status for it."""
+    def leave(number, _):
+        raise SystemExit(128 + number)
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(s, leave)
+
+
 def run(command, **kwargs):
     """Runs a build step quietly; when it fails, the end of what it said is the reason given."""
-    p = subprocess.run(["nice", *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                       check=False, **kwargs)
+    with subprocess.Popen(["nice", *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          start_new_session=True, **kwargs) as p:
+        try:
+            said, _ = p.communicate()
+        except BaseException:
+            # Ended, not killed: mmdebstrap removes what it made. All of its processes, as a terminal would.
+            os.killpg(p.pid, signal.SIGTERM)
+            p.communicate()
+            raise
     if p.returncode:
-        tail = p.stdout.decode(errors="replace").splitlines()[-20:]
+        tail = said.decode(errors="replace").splitlines()[-20:]
         raise Failure(f"{command[0]} failed with status {p.returncode}:\n" + "\n".join(tail))
-    return p.stdout
+    return said
 
 
 def _apt_options():
@@ -212,20 +230,21 @@ def _apt_options():
 # The image is made of a second view of the tree, which does not have the mounts that the build needs in it, and
 # beside the tree; then it is moved inside, because `download` takes a path in there.
 _IMAGE_HOOK = """set -eu
-mkdir "$1.view"
-mount --bind "$1" "$1.view"
-status=0
-{ set -- "$1" "$1.img" "$1.view"; COMMAND; } || status=$?
-umount "$1.view"
-rmdir "$1.view"
-mv "$1.img" "$1/image"
-exit $status"""
+tree=$1
+trap 'umount "$tree.view"; rmdir "$tree.view"; rm -f "$tree.img"' EXIT
+trap 'exit 1' TERM
+mkdir "$tree.view"
+mount --bind "$tree" "$tree.view"
+set -- "$tree.view" "$tree.img"
+COMMAND
+mv "$tree.img" "$tree/image"
+"""
 
 
 def bootstrap(known, packages, hooks, image_command, image):
     """Makes a Debian root in a temporary place, runs the hooks on it, and makes the file image of it.
 
-    hooks are mmdebstrap's --customize-hook commands; image_command is shell text in which $3 is the tree and $2
+    hooks are mmdebstrap's --customize-hook commands; image_command is shell text in which $1 is the tree and $2
     the image. Needs no root where the kernel allows user namespaces and newuidmap is there.
     """
     need("mmdebstrap", "mmdebstrap")

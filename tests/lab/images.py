@@ -14,6 +14,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "guest"))
 
 import debian  # noqa: E402
+import initrd as initial  # noqa: E402
 import kernel  # noqa: E402
 import machine  # noqa: E402
 
@@ -43,7 +44,7 @@ def root():
         hooks = ['mkdir -p "$1/lib/modules"', debian.quote("copy-in", home / "modules" / version, "/lib/modules"),
                  hook.read_text(encoding="utf-8")]
         # Uncompressed: it is read by a machine that is slow at computing.
-        debian.bootstrap(known, packages, hooks, 'mkfs.erofs -x-1 --quiet "$2" "$3"', folder / "root.erofs")
+        debian.bootstrap(known, packages, hooks, 'mkfs.erofs -x-1 --quiet "$2" "$1"', folder / "root.erofs")
 
     key = debian.digest(home.name, known, hook, HERE.parent / "guest/debian.py")
     return debian.cached("lab-root", key, build) / "root.erofs"
@@ -54,9 +55,10 @@ def initrd():
 
     def build(folder):
         contents = {path: (0o755, source.read_bytes()) for path, source in files.items()}
-        (folder / "initrd").write_bytes(kernel.initrd(FLAVOUR, BOOT_MODULES, contents))
+        (folder / "initrd").write_bytes(initial.make(FLAVOUR, BOOT_MODULES, contents))
 
-    key = debian.digest(kernel.linux(FLAVOUR).name, BOOT_MODULES, *files.values(), HERE.parent / "guest/kernel.py")
+    key = debian.digest(kernel.linux(FLAVOUR).name, initial.busybox().parent.name, BOOT_MODULES, *files.values(),
+                        HERE.parent / "guest/initrd.py")
     return debian.cached("lab-initrd", key, build) / "initrd"
 
 

@@ -11,7 +11,6 @@ import secrets
 import select
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -211,11 +210,3 @@ class Machine:
         if not data:
             raise self.gone()
         write(fd, data)
-
-
-def raise_on_signals():
-    """Makes INT, TERM and HUP leave through the context managers, with the shell's status for it."""
-    def leave(number, _):
-        raise SystemExit(128 + number)
-    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(s, leave)

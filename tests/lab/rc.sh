@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Process 1 of the lab host: mounts what a host has, loads the drivers that tests need, starts the agent, and
 # collects orphans. What is loaded here is part of the snapshot and costs a run nothing.
