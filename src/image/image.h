@@ -104,8 +104,9 @@ struct image_req {
 	struct iovec partial; /* the rest of an element of iov after a short transfer */
 	uint64_t done_bytes;
 	int result;
-	uint8_t stage; /* of operations that take several steps */
-	bool sub;      /* made by a format, not by the channel's user */
+	int falloc_mode; /* DISCARD, WRITE_ZEROES */
+	uint8_t stage;   /* of operations that take several steps */
+	bool sub;        /* made by a format, not by the channel's user */
 };
 
 /* depth: how many requests may be in flight (1 to 4096); further ones wait inside, in order. The loop runs on its thread, or
