@@ -185,6 +185,7 @@ int fw_load_elf(struct fw_boot *boot)
 {
 	struct fw_elf elf = {0};
 	uint64_t entry = 0;
+	int multiboot;
 	int r = read_headers(boot, &elf);
 
 	if (r < 0)
@@ -194,6 +195,9 @@ int fw_load_elf(struct fw_boot *boot)
 		return r;
 	if (r == 1)
 		return fw_load_pvh(boot, &elf, entry);
+	multiboot = fw_find_multiboot(boot);
+	if (multiboot >= 0)
+		return fw_load_multiboot(boot, (unsigned)multiboot, &elf);
 	return refuse(boot,
 		      "it is an ELF file without a PVH note (Linux: CONFIG_PVH) and without a "
 		      "multiboot header");

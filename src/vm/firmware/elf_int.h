@@ -23,3 +23,6 @@ struct fw_elf {
 int fw_elf_load_segments(struct fw_boot *boot, const struct fw_elf *elf, gpa_t *ret_end);
 
 int fw_load_pvh(struct fw_boot *boot, const struct fw_elf *elf, uint64_t entry);
+
+/* offset: of the header in boot->head; elf: NULL for a file that is no ELF file. */
+int fw_load_multiboot(struct fw_boot *boot, unsigned offset, const struct fw_elf *elf);

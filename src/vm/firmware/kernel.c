@@ -8,7 +8,7 @@
 #include "base/cleanup.h"
 #include "base/endian.h"
 #include "base/str.h"
-#include "vm/firmware/boot_int.h"
+#include "vm/firmware/elf_int.h"
 
 int fw_put(struct fw_boot *boot, gpa_t gpa, const void *data, size_t len)
 {
@@ -250,6 +250,7 @@ static int foreign(const struct fw_boot *boot)
 
 int fw_boot_load(struct fw_boot *boot)
 {
+	int multiboot;
 	int r = firmware_memmap_build(boot->mem, &boot->map);
 
 	if (r < 0)
@@ -262,6 +263,9 @@ int fw_boot_load(struct fw_boot *boot)
 		return fw_load_elf(boot);
 	if (fw_is_bzimage(boot))
 		return fw_load_bzimage(boot);
+	multiboot = fw_find_multiboot(boot);
+	if (multiboot >= 0)
+		return fw_load_multiboot(boot, (unsigned)multiboot, NULL);
 	return foreign(boot);
 }
 

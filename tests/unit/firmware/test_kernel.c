@@ -347,6 +347,106 @@ static void bad_elf_is_refused(void **state)
 	assert_refused(load(image, sizeof(image), 64 * MIB), "PVH note");
 }
 
+/* --- multiboot --- */
+
+/* Puts a multiboot header where a kernel's text begins. */
+static void put_multiboot(uint8_t *at, uint32_t flags)
+{
+	le_store(at, 4, 0x1BADB002);
+	le_store(at + 4, 4, flags);
+	le_store(at + 8, 4, -(0x1BADB002 + flags));
+}
+
+static void check_multiboot(struct loaded *l, const uint8_t *text, size_t len, uint32_t entry,
+			    const char *cmdline)
+{
+	gpa_t info, map;
+
+	assert_loaded(l);
+	info = l->regs.rbx;
+	assert_int_equal(l->regs.mode, X86_BOOT_PROTECTED32);
+	assert_int_equal(l->regs.rax, 0x2BADB002);
+	assert_int_equal(l->regs.rip, entry);
+	assert_guest_has(l->mem, ELF_GPA, text, len);
+	assert_int_equal(guest_load(l->mem, info, 4) & 0x45, 0x45);
+	assert_int_equal(guest_load(l->mem, info + 8, 4), 63 * 1024);
+	assert_guest_has(l->mem, guest_load(l->mem, info + 16, 4), cmdline, strlen(cmdline) + 1);
+	assert_int_equal(guest_load(l->mem, info + 44, 4), 5 * 24);
+	map = guest_load(l->mem, info + 48, 4);
+	assert_int_equal(guest_load(l->mem, map, 4), 20);
+	assert_int_equal(guest_load(l->mem, map + 12, 8), 0x9FC00);
+	gmem_free(l->mem);
+}
+
+static void multiboot_elf_is_entered(void **state)
+{
+	static uint8_t image[ELF_BYTES];
+	struct loaded l;
+	gpa_t mod;
+
+	(void)state;
+	make_elf32(image)->ehdr.e_phnum = 1; /* no PVH note */
+	put_multiboot(image + ELF_SEGMENT_OFFSET, 3);
+	l = load_with(image, sizeof(image), 64 * MIB, "module", 7, "a b");
+	assert_loaded(&l);
+	mod = guest_load(l.mem, l.regs.rbx + 24, 4);
+	assert_int_equal(guest_load(l.mem, l.regs.rbx + 20, 4), 1);
+	assert_int_equal(guest_load(l.mem, mod, 4),
+			 align_up(ELF_GPA + ELF_SEGMENT_BYTES + ELF_BSS_BYTES, 4096));
+	assert_int_equal(guest_load(l.mem, mod + 4, 4) - guest_load(l.mem, mod, 4), 7);
+	assert_guest_has(l.mem, guest_load(l.mem, mod, 4), "module", 7);
+	check_multiboot(&l, image + ELF_SEGMENT_OFFSET, ELF_SEGMENT_BYTES, ELF_GPA + 0x10,
+			"vmlinuz a b");
+
+	/* 64-bit, with a virtual entry */
+	make_elf64(image)->ehdr.e_phnum = 1;
+	((struct elf64 *)image)->ehdr.e_entry = 0xFFFFFFFF80200020;
+	put_multiboot(image + ELF_SEGMENT_OFFSET, 0);
+	l = load(image, sizeof(image), 64 * MIB);
+	check_multiboot(&l, image + ELF_SEGMENT_OFFSET, ELF_SEGMENT_BYTES, ELF_GPA + 0x20,
+			"vmlinuz");
+}
+
+static void multiboot_flat_is_entered(void **state)
+{
+	static uint8_t image[6000];
+	struct loaded l;
+	uint8_t *h = image + 100;
+
+	(void)state;
+	fill_pattern(image, sizeof(image));
+	put_multiboot(h, 1 << 16);
+	le_store(h + 12, 4, ELF_GPA + 36); /* the header is 36 bytes into what is loaded */
+	le_store(h + 16, 4, ELF_GPA);
+	le_store(h + 20, 4, ELF_GPA + 5000);
+	le_store(h + 24, 4, ELF_GPA + 9000);
+	le_store(h + 28, 4, ELF_GPA + 64);
+	l = load(image, sizeof(image), 64 * MIB);
+	check_multiboot(&l, image + 64, 5000, ELF_GPA + 64, "vmlinuz");
+
+	le_store(h + 20, 4, 0); /* to the end of the file */
+	le_store(h + 24, 4, 0); /* no bss */
+	l = load(image, sizeof(image), 64 * MIB);
+	check_multiboot(&l, image + 64, sizeof(image) - 64, ELF_GPA + 64, "vmlinuz");
+
+	le_store(h + 20, 4, ELF_GPA + 8000);
+	assert_refused(load(image, sizeof(image), 64 * MIB), "truncated");
+	le_store(h + 20, 4, ELF_GPA - 1);
+	assert_refused(load(image, sizeof(image), 64 * MIB), "contradict each other");
+	le_store(h + 20, 4, ELF_GPA + 5000);
+	le_store(h + 24, 4, ELF_GPA + 4999);
+	assert_refused(load(image, sizeof(image), 64 * MIB), "contradict each other");
+	le_store(h + 24, 4, 0);
+	le_store(h + 28, 4, ELF_GPA + 5000);
+	assert_refused(load(image, sizeof(image), 64 * MIB), "entry point");
+	le_store(h + 12, 4, ELF_GPA + 101);
+	assert_refused(load(image, sizeof(image), 64 * MIB), "contradict the file");
+	put_multiboot(h, 8);
+	assert_refused(load(image, sizeof(image), 64 * MIB), "no version of the specification");
+	put_multiboot(h, 0);
+	assert_refused(load(image, sizeof(image), 64 * MIB), "gives no addresses");
+}
+
 /* --- files that are no kernel --- */
 
 static void foreign_files_are_named(void **state)
@@ -401,6 +501,8 @@ int main(void)
 		cmocka_unit_test(elf_enters_by_its_pvh_note),
 		cmocka_unit_test(bss_is_zero_also_the_second_time),
 		cmocka_unit_test(bad_elf_is_refused),
+		cmocka_unit_test(multiboot_elf_is_entered),
+		cmocka_unit_test(multiboot_flat_is_entered),
 		cmocka_unit_test(foreign_files_are_named),
 		cmocka_unit_test(paths_that_are_no_files_are_named),
 	};
