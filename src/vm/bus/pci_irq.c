@@ -10,9 +10,10 @@
 #include "base/endian.h"
 #include "vm/bus/pci_int.h"
 
-static void pci_intx_settle_locked(struct pci_device *pci)
+void pci_intx_settle_locked(struct pci_device *pci)
 {
-	bool want = pci->intx_level && !pci->intx_off;
+	/* A function with MSI-X enabled leaves its line alone. */
+	bool want = pci->intx_level && !pci->intx_off && !pci->msix_on;
 	struct pci_bus *bus = pci->bus;
 	unsigned gsi;
 	unsigned *users;

@@ -137,6 +137,7 @@ void pci_msix_update(struct pci_device *pci)
 	LOCK_GUARD(&pci->msix_lock);
 	pci->msix_on = on;
 	pci->msix_held = held;
+	pci_intx_settle_locked(pci);
 	for (unsigned i = 0; i < pci->max_vectors; i++)
 		msix_settle_locked(pci, &pci->vectors[i]);
 }

@@ -6,9 +6,12 @@
  * that DRIVER_OK was set; `kick` arrives on the queue's loop. A driver's reset calls `deactivate`, which may finish
  * later: the status register reads non-zero until virtio_deactivated() is called.
  *
- * Locks: dev.lock for registers, each vq's lock for its ring, in this order. Queue handlers take the vq's lock only.
+ * Locks: dev.lock for registers, each vq's lock for its ring, then isr_lock, in this order. Queue handlers take the vq's
+ * lock only.
  */
 #pragma once
+
+#include <stdatomic.h>
 
 #include "vm/bus/pci.h"
 #include "vm/virtio/vq.h"
@@ -52,8 +55,14 @@ struct virtio_ops {
 	 * any more: at once, or later from the device's loop. Optional: without it the device is deactivated at once.
 	 * dev.lock held. */
 	void (*deactivate)(struct virtio *vdev);
-	/* The driver kicked queue `index`. On the queue's loop, no lock held. */
+	/* The driver kicked queue `index`. On the queue's loop, no lock held. A handler that takes and gives back a request
+	 * under one hold of the vq's lock needs no deactivate; one that keeps requests does. */
 	void (*kick)(struct virtio *vdev, unsigned index);
+	/* Optional; a device that has it offers RING_RESET. The driver resets one queue: stop using it, and call
+	 * virtio_queue_reset_done() when nothing of it is in flight, at once or later. dev.lock held. */
+	void (*queue_reset)(struct virtio *vdev, unsigned index);
+	/* Optional: the driver enabled a queue after DRIVER_OK, that is, after it had reset it. dev.lock held. */
+	void (*queue_enable)(struct virtio *vdev, unsigned index);
 };
 
 struct virtio_queue {
@@ -62,8 +71,11 @@ struct virtio_queue {
 	unsigned index;
 	struct loop *loop;       /* where kicks arrive */
 	struct loop_fd kick_src; /* its eventfd, which doorbells and register writes signal */
-	bool doorbell;           /* the machine signals the eventfd itself */
-	uint64_t doorbell_addr;
+	int kick_fd;
+	bool resetting;         /* [lock] queue_reset is under way */
+	bool doorbell_wanted;   /* [lock] it was enabled once */
+	bool doorbell;          /* [lock] the machine signals the eventfd itself, for writes to */
+	uint64_t doorbell_addr; /* [lock] this address */
 };
 
 struct virtio {
@@ -73,33 +85,43 @@ struct virtio {
 	uint64_t features;     /* [lock] accepted by the driver */
 	uint8_t status;        /* [lock] */
 	bool resetting;        /* [lock] deactivate is under way */
-	bool paused;           /* [lock] kicks are held back until resume */
+	atomic_bool paused;    /* written under lock; kicks are dropped, resume makes new ones */
+	atomic_bool live;      /* written under lock; what virtio_active() says */
+	bool reactivate;       /* [lock] loaded in mid-life: resume calls activate */
 	uint32_t config_bytes; /* of device configuration space */
-	uint32_t n_queues;
+	uint32_t max_queues;   /* [const] */
+	uint32_t n_queues;     /* the same, for the state table */
 	struct virtio_queue *queues;
 	/* Transport registers, [lock]. */
 	uint32_t device_feature_select, driver_feature_select;
 	uint64_t driver_features; /* as being written; `features` once FEATURES_OK */
 	uint16_t queue_select, config_vector;
-	uint8_t config_generation, isr;
-	bool config_changed; /* announced, not yet read */
+	uint8_t config_generation;
+	uint64_t notify_base; /* [lock] address of the doorbells while they are decoded, else 0 */
+	unsigned access_cap;  /* [const] the PCI configuration access capability */
+	pthread_mutex_t isr_lock; /* for the next and the line that follows from it */
+	uint8_t isr;
 };
 
 /* instance: zeroed, allocated by the caller, whose first member is struct virtio. n_queues queues of queue_size each, all on
  * env->loop (virtio_queue_set_loop changes that before start). features: the device's own bits; the transport adds
- * VERSION_1, RING_PACKED, INDIRECT_DESC, EVENT_IDX. -ENOMEM and the like only. */
+ * VERSION_1, RING_PACKED, INDIRECT_DESC, EVENT_IDX (and RING_RESET, see queue_reset). -ENOMEM and the like only; then
+ * nothing is left to undo. */
 int virtio_init(struct virtio *vdev, const struct virtio_ops *ops, const char *id,
 		const struct device_env *env, uint64_t features, unsigned n_queues,
 		uint16_t queue_size, uint32_t config_bytes, struct error *err);
 void virtio_queue_set_loop(struct virtio *vdev, unsigned index, struct loop *loop);
 /* On the PCI bus at slot (< 0: next free). */
 int virtio_start(struct virtio *vdev, int slot, struct error *err);
+/* Off the bus, queues freed. The device is paused, or was never started. Harmless on a zeroed instance. */
 void virtio_fini(struct virtio *vdev);
 
-/* For struct device_ops. A device with in-flight work wraps pause to drain first. */
+/* For struct device_ops. A device with in-flight work wraps pause to drain after it: no request is taken any more then.
+ * Reset is of a paused device, so its deactivate has nothing to wait for and calls virtio_deactivated() at once. */
 void virtio_device_reset(struct device *dev);
-void virtio_device_pause(struct device *dev);  /* no kick is delivered after it returns */
-void virtio_device_resume(struct device *dev); /* every active queue is kicked once */
+void virtio_device_pause(struct device *dev); /* no kick is delivered after it returns */
+void virtio_device_resume(
+	struct device *dev); /* activates after a state load; kicks every enabled queue */
 extern const struct state_table
 	virtio_state_table; /* embed as STATE_STRUCT(type, vdev, &virtio_state_table) */
 
@@ -120,6 +142,10 @@ void virtio_config_changed_locked(struct virtio *vdev);
 void virtio_break(struct virtio *vdev, const char *why);
 /* deactivate has come to its end. dev.lock held. */
 void virtio_deactivated(struct virtio *vdev);
+/* queue_reset has come to its end. dev.lock held. */
+void virtio_queue_reset_done(struct virtio *vdev, unsigned index);
+/* Has queue `index` come round again on its loop, as if the driver had kicked it: for handlers that stop at a bound. */
+void virtio_queue_rekick(struct virtio *vdev, unsigned index);
 
 /* --- iovec helpers for requests --- */
 

@@ -25,7 +25,7 @@ void vq_fini(struct vq *vq)
 
 void vq_reset(struct vq *vq)
 {
-	uint8_t held = vq->held & (uint8_t)~VQ_HELD_RESET;
+	uint8_t held = vq->held & (VQ_HELD_PAUSED | VQ_HELD_MASTER);
 
 	vq->size = vq->max_size;
 	vq->enabled = false;

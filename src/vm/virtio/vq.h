@@ -19,10 +19,11 @@
 
 #define VQ_NO_VECTOR 0xffff /* no MSI-X vector */
 
-/* Why a queue is held; the transport's business. */
+/* Why a queue is held; the transport's business. vq_reset() ends the first and the last. */
 #define VQ_HELD_RESET  1 /* the driver resets the device or this queue */
 #define VQ_HELD_PAUSED 2
 #define VQ_HELD_MASTER 4 /* the function may not use memory: bus mastering is off */
+#define VQ_HELD_BROKEN 8 /* another queue, or the device, was misused */
 
 struct vq {
 	pthread_mutex_t lock;
