@@ -456,7 +456,7 @@ static void foreign_files_are_named(void **state)
 		size_t len;
 		const char *want;
 	} files[] = {
-		{"\x1f\x8b\x08 and so on", 20, "gzip"}, {"#!/bin/sh\nexec", 14, "a script"},
+		{"\x1f\x8b\x08 and so on", 13, "gzip"}, {"#!/bin/sh\nexec", 14, "a script"},
 		{"MZ\0\0and more of this", 20, "EFI"},  {"070701000", 9, "cpio"},
 		{"QFI\xfb\0\0\0\3", 8, "qcow2"},        {"x", 1, "neither a bzImage"},
 	};
