@@ -1,25 +1,32 @@
-/* bzImage: the input is the file from the setup header on; only what makes it a bzImage is put right. */
+/* bzImage: the input is the file from the setup header on, after a byte that says which fields are made plausible. */
 #include <asm/bootparam.h>
 
 #include "firmware/fuzz_boot.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static uint8_t image[1 << 16];
+	static uint8_t image[1 << 14];
 	struct setup_header *h = (void *)(image + 0x1F1);
-	size_t n = MIN(size, sizeof(image) - 0x1F1);
+	unsigned hint = size > 0 ? data[0] : 0;
+	size_t n = size > 1 ? MIN(size - 1, sizeof(image) - 0x1F1) : 0;
 
 	memset(image, 0, sizeof(image));
 	if (n > 0)
-		memcpy(image + 0x1F1, data, n);
+		memcpy(image + 0x1F1, data + 1, n);
 	h->boot_flag = 0xAA55;
 	h->header = 0x53726448;
-	h->loadflags |= (image[0x1F0 + (n > 1)] & 7) ? LOADED_HIGH : 0;
-	/* most kernels prefer a place that exists */
-	if (h->min_alignment & 1) {
-		h->pref_address = FW_HIGH_BASE + (h->pref_address & 0x7FFFFF);
-		h->init_size &= 0x7FFFFF;
+	if (hint & 1) { /* inside the file */
+		h->setup_sects &= 3;
+		h->syssize &= 0x1FF;
 	}
-	fuzz_load(image, MAX(0x300u, n), image, h->setup_data & 0xFFF);
+	if (hint & 2) { /* inside memory */
+		h->pref_address = FW_HIGH_BASE + (h->pref_address & 0x3FFFFF);
+		h->init_size &= 0x3FFFFF;
+	}
+	if (hint & 4)
+		h->version = 0x0200 | (h->version & 0xF);
+	if (hint & 8)
+		h->jump |= 0x7F00; /* all of the header counts */
+	fuzz_load(image, hint & 16 ? sizeof(image) : MAX(0x300u, n), image, hint & 32 ? n : 0);
 	return 0;
 }
