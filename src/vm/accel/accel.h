@@ -2,7 +2,7 @@
  * Who executes guest instructions. The same calls for KVM, the software CPU and the scripted null accelerator; a device
  * never sees this header, it sees vm/bus/host.h, which vm/main implements with these calls.
  *
- * Life: accel_open, accel_map for each memory region, accel_vcpu_new for each vCPU (from any one thread), accel_seal, then
+ * Life: accel_open, accel_map for each memory region, accel_vcpu_new for each vCPU (from any one thread), then
  * accel_vcpu_run on each vCPU's own thread. All functions return 0 or a negative errno unless they say otherwise.
  */
 #pragma once
@@ -35,6 +35,8 @@ struct accel_handlers {
 		     unsigned size);
 	void *opaque;
 };
+
+#define ACCEL_MAX_VCPUS 255
 
 struct accel_config {
 	enum accel_kind kind;

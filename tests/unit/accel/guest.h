@@ -1,0 +1,60 @@
+/*
+ * A small machine for tests of an accelerator: memory, vCPUs, and a log of what they accessed.
+ */
+#pragma once
+
+#include "unit/test.h"
+
+#include <pthread.h>
+
+#include "vm/accel/accel.h"
+#include "vm/accel/x86.h"
+#include "vm/mem/gmem.h"
+
+#define GUEST_CODE  0x1000ULL
+#define GUEST_STACK 0x8000ULL
+#define GUEST_PAGES 0x9000ULL /* page tables of long mode: the first 4 GiB, one to one */
+#define PORT_DONE   0xF4
+
+#define GUEST_MAX_VCPUS 4
+#define GUEST_MAX_LOG   256
+
+struct access {
+	bool is_pio, is_write;
+	uint64_t addr;
+	unsigned size;
+	uint64_t value;
+	unsigned vcpu;
+};
+
+struct guest {
+	struct gmem *mem;
+	struct accel *accel;
+	struct accel_vcpu *vcpus[GUEST_MAX_VCPUS];
+	unsigned n_vcpus;
+	pthread_mutex_t lock;
+	struct access log[GUEST_MAX_LOG]; /* [lock] */
+	size_t n_log;                     /* [lock] */
+	uint64_t answer;                  /* low bytes of what a read gives */
+	bool done[GUEST_MAX_VCPUS];       /* [lock] wrote PORT_DONE */
+};
+
+/* Opens KVM with n vCPUs and 4 MiB of memory; leaves the program with status 77 when there is no KVM. */
+void guest_init(struct guest *g, unsigned n_vcpus);
+/* With any configuration; returns what accel_open() does. */
+int guest_try(struct guest *g, const struct accel_config *config, struct error *err);
+void guest_fini(struct guest *g);
+
+/* Copies a payload to GUEST_CODE and points vCPU 0 at it. */
+void guest_load(struct guest *g, enum x86_boot_mode mode, const void *code, const void *end);
+#define GUEST_LOAD(g, mode, name)                                                                  \
+	({                                                                                         \
+		extern const uint8_t payload_##name[], payload_##name##_end[];                     \
+		guest_load(g, mode, payload_##name, payload_##name##_end);                         \
+	})
+
+/* Runs vCPU 0 on the calling thread until it writes PORT_DONE. */
+void guest_run_done(struct guest *g);
+/* The i-th logged access equals this. */
+void guest_expect(struct guest *g, size_t i, bool is_pio, bool is_write, uint64_t addr,
+		  unsigned size, uint64_t value);
