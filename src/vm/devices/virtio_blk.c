@@ -160,20 +160,30 @@ static void blk_deactivate(struct virtio *vdev)
 		reset_done_locked(blk);
 		return;
 	}
-	atomic_store(&blk->n_stopping, blk->n_queues);
+	blk->n_stopping = blk->n_queues;
 	for (unsigned i = 0; i < blk->n_queues; i++)
-		blk_queue_stop(&blk->queues[i]);
+		blk_queue_stop(&blk->queues[i], BLK_STOP_DEVICE);
 }
 
-void blk_queue_stopped(struct blk_queue *q)
+static void blk_queue_reset(struct virtio *vdev, unsigned index)
+{
+	struct virtio_blk *blk = blk_of(vdev);
+
+	if (blk->paused)
+		virtio_queue_reset_done(vdev, index);
+	else
+		blk_queue_stop(&blk->queues[index], BLK_STOP_QUEUE);
+}
+
+void blk_queue_stopped(struct blk_queue *q, unsigned reasons)
 {
 	struct virtio_blk *blk = q->blk;
 
-	atomic_store(&q->stopping, false);
-	if (atomic_fetch_sub(&blk->n_stopping, 1) != 1)
-		return;
 	LOCK_GUARD(&blk->vdev.pci.dev.lock);
-	reset_done_locked(blk);
+	if (reasons & BLK_STOP_QUEUE)
+		virtio_queue_reset_done(&blk->vdev, q->vqueue->index);
+	if ((reasons & BLK_STOP_DEVICE) && --blk->n_stopping == 0)
+		reset_done_locked(blk);
 }
 
 /* --- life --- */
@@ -257,6 +267,7 @@ static const struct virtio_ops blk_ops = {
 	.activate = blk_activate,
 	.deactivate = blk_deactivate,
 	.kick = blk_kick,
+	.queue_reset = blk_queue_reset,
 };
 
 /* --- making one --- */

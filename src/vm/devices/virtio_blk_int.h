@@ -30,6 +30,10 @@ enum blk_feature {
 #define BLK_MAX_DISCARD_SECTORS (1u << 21)
 #define BLK_MAX_ZEROES_SECTORS  (1u << 17)
 
+/* Why a queue is to become idle. */
+#define BLK_STOP_DEVICE 1u /* the driver resets the device */
+#define BLK_STOP_QUEUE  2u /* or this queue alone */
+
 struct blk_queue;
 
 struct blk_req {
@@ -69,9 +73,8 @@ struct blk_queue {
 	struct blk_req *ended, **ended_tail; /* not yet given back to the driver */
 	unsigned in_flight;                  /* taken and not given back */
 	bool starved;                        /* requests wait in the ring for a free struct */
-	struct loop_msg again;               /* more to take, after others had their turn */
-	struct loop_msg stop;
-	atomic_bool stopping; /* [atomic] the driver resets the device */
+	struct loop_msg stop_msg;
+	atomic_uint stopping; /* [atomic] BLK_STOP_*: what waits for an idle queue */
 	struct blk_stats stats;
 };
 
@@ -82,9 +85,9 @@ struct virtio_blk {
 	char serial[VIRTIO_BLK_SERIAL_BYTES + 1]; /* [const] */
 	uint8_t wce;                              /* [lock] configuration field writeback */
 	bool paused;                              /* [main] */
-	atomic_bool stable;     /* [atomic] every write is made stable before it completes */
-	atomic_uint n_stopping; /* [atomic] queues that a reset still waits for */
-	unsigned n_queues;      /* [const] */
+	atomic_bool stable;  /* [atomic] every write is made stable before it completes */
+	unsigned n_stopping; /* [lock] queues that a reset still waits for */
+	unsigned n_queues;   /* [const] */
 	struct blk_queue *queues;
 };
 
@@ -95,7 +98,7 @@ void blk_queue_close(struct blk_queue *q); /* idle; harmless when it was never o
 void blk_queue_run(struct blk_queue *q);
 /* On the queue's loop: returns with nothing in flight. */
 void blk_queue_drain(struct blk_queue *q);
-/* The driver reset the device: call blk_queue_stopped() once nothing is in flight. Any thread. */
-void blk_queue_stop(struct blk_queue *q);
-/* virtio_blk.c: a queue that was told to stop has done so. On its loop. */
-void blk_queue_stopped(struct blk_queue *q);
+/* Calls blk_queue_stopped() with this reason on the queue's loop, once nothing is in flight. Any thread. */
+void blk_queue_stop(struct blk_queue *q, unsigned reason);
+/* virtio_blk.c. No lock held. */
+void blk_queue_stopped(struct blk_queue *q, unsigned reasons);

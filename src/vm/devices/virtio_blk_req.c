@@ -146,6 +146,17 @@ static uint32_t req_written(const struct blk_req *req)
 	return (uint32_t)MIN(req->vr.in_bytes, (uint64_t)UINT32_MAX);
 }
 
+static void queue_look_idle(struct blk_queue *q)
+{
+	unsigned reasons;
+
+	if (q->in_flight > 0 || !atomic_load(&q->stopping))
+		return;
+	reasons = atomic_exchange(&q->stopping, 0);
+	if (reasons)
+		blk_queue_stopped(q, reasons);
+}
+
 static void queue_give_back(void *opaque)
 {
 	struct blk_queue *q = opaque;
@@ -169,10 +180,9 @@ static void queue_give_back(void *opaque)
 		first = next;
 	}
 	q->in_flight -= n;
-	if (q->in_flight == 0 && atomic_load(&q->stopping))
-		blk_queue_stopped(q);
+	queue_look_idle(q);
 	if (q->starved && n > 0)
-		loop_post(q->loop, &q->again);
+		virtio_queue_rekick(&q->blk->vdev, q->vqueue->index);
 }
 
 /* --- what a request asks for --- */
@@ -410,39 +420,29 @@ void blk_queue_run(struct blk_queue *q)
 		if (q->starved || queue_is_quiet(q))
 			return;
 	}
-	loop_post(q->loop, &q->again);
-}
-
-static void again_run(struct loop_msg *msg)
-{
-	blk_queue_run(container_of(msg, struct blk_queue, again));
+	virtio_queue_rekick(&q->blk->vdev, q->vqueue->index);
 }
 
 /* --- stopping --- */
 
 static void stop_run(struct loop_msg *msg)
 {
-	struct blk_queue *q = container_of(msg, struct blk_queue, stop);
-
-	if (q->in_flight == 0 && atomic_load(&q->stopping))
-		blk_queue_stopped(q);
+	queue_look_idle(container_of(msg, struct blk_queue, stop_msg));
 }
 
-void blk_queue_stop(struct blk_queue *q)
+void blk_queue_stop(struct blk_queue *q, unsigned reason)
 {
-	atomic_store(&q->stopping, true);
-	loop_post(q->loop, &q->stop);
+	atomic_fetch_or(&q->stopping, reason);
+	loop_post(q->loop, &q->stop_msg);
 }
 
 void blk_queue_drain(struct blk_queue *q)
 {
-	loop_unpost(q->loop, &q->again);
 	image_channel_drain(q->ch);
 	queue_give_back(q);
-	loop_unpost(q->loop, &q->again);
 	/* A reset that was under way ends now, not after the pause. */
-	loop_unpost(q->loop, &q->stop);
-	stop_run(&q->stop);
+	loop_unpost(q->loop, &q->stop_msg);
+	queue_look_idle(q);
 }
 
 /* --- opening and closing --- */
@@ -476,8 +476,7 @@ int blk_queue_open(struct virtio_blk *blk, unsigned index, struct error *err)
 	q->vqueue = &blk->vdev.queues[index];
 	q->loop = q->vqueue->loop;
 	q->ended_tail = &q->ended;
-	q->again.fn = again_run;
-	q->stop.fn = stop_run;
+	q->stop_msg.fn = stop_run;
 	size = q->vqueue->vq.max_size;
 	/* Chains are no longer than the queue (2.7.5.3.1); a buffer may straddle two regions of memory. */
 	q->max_iov = size + 2;
@@ -494,8 +493,7 @@ static void close_on_loop(void *opaque)
 {
 	struct blk_queue *q = opaque;
 
-	loop_unpost(q->loop, &q->again);
-	loop_unpost(q->loop, &q->stop);
+	loop_unpost(q->loop, &q->stop_msg);
 	image_channel_close(q->ch);
 	q->ch = NULL;
 }
