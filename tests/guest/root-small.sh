@@ -38,3 +38,5 @@ X
 # Work that a machine which lives for seconds does not need.
 chroot "$1" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
 	e2scrub_all.timer fstrim.timer systemd-tmpfiles-clean.timer
+# What apt used to make this disk is no part of it.
+rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/cache/debconf/*-old "$1"/usr/lib/udev/hwdb.d
