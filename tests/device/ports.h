@@ -5,6 +5,8 @@
 
 #include "unit/test.h"
 
+#include <errno.h>
+
 #include "base/clock.h"
 #include "base/endian.h"
 #include "vm/bus/device.h"
@@ -17,7 +19,9 @@ struct ports {
 	bool level[PORTS_GSIS];
 	unsigned edges[PORTS_GSIS]; /* changes from low to high */
 	unsigned requests[8];       /* of each enum machine_request */
-	int exit_status;            /* -1: not asked for */
+	bool refuse_doorbells;
+	unsigned doorbells; /* that are there */
+	int exit_status;    /* -1: not asked for */
 };
 
 static inline void ports_irq_line(struct bus_host *host, unsigned gsi, bool level)
@@ -40,8 +44,27 @@ static inline void ports_exit_with(struct bus_host *host, int status)
 	((struct ports *)host)->exit_status = status;
 }
 
+static inline int ports_doorbell_add(struct bus_host *host, enum bus_space space, uint64_t addr,
+				     unsigned size, int fd)
+{
+	struct ports *ports = (struct ports *)host;
+
+	if (ports->refuse_doorbells)
+		return -ENOSYS;
+	ports->doorbells++;
+	return 0;
+}
+
+static inline void ports_doorbell_del(struct bus_host *host, enum bus_space space, uint64_t addr,
+				      unsigned size, int fd)
+{
+	((struct ports *)host)->doorbells--;
+}
+
 static const struct bus_host_ops ports_ops = {
 	.irq_line = ports_irq_line,
+	.doorbell_add = ports_doorbell_add,
+	.doorbell_del = ports_doorbell_del,
 	.request = ports_request,
 	.exit_with = ports_exit_with,
 };

@@ -319,8 +319,6 @@ static int acpi_pm_post_load(void *obj, struct error *err)
 
 	(void)err;
 	pm->base_ns = clock_monotonic_ns() - pm->elapsed_ns;
-	pm->pm1_en &= PM1_EN_MASK;
-	pm->pm1_cnt &= PM1_CNT_KEPT;
 	return 0;
 }
 

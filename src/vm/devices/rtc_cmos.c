@@ -43,7 +43,7 @@ _Static_assert(RTC_CENTURY == PLATFORM_RTC_CENTURY_INDEX, "the FADT tells guests
 /* The host's clock may be stepped: a far alarm is looked at again this often. */
 #define RECHECK_NS (60 * NSEC_PER_SEC)
 
-#define OFFSET_MAX_SEC 1000000000000LL
+#define SECOND_MAX 1000000000000LL /* 30000 years, far from the ends of the arithmetic */
 
 /* CMOS memory by BIOS custom: sizes in KiB or 64 KiB, low byte first. */
 enum {
@@ -86,9 +86,13 @@ static uint64_t rtc_chain_ns(const struct rtc *rtc)
 	return clock_realtime_ns() + rtc->phase_ns;
 }
 
+/* Bounded: the offset may be anything, after a load. */
 static int64_t rtc_second_of(const struct rtc *rtc, uint64_t chain_ns)
 {
-	return (int64_t)(chain_ns / NSEC_PER_SEC) + rtc->offset_sec;
+	int64_t sec = (int64_t)(chain_ns / NSEC_PER_SEC + (uint64_t)rtc->offset_sec);
+
+	sec = MIN(sec, SECOND_MAX);
+	return MAX(sec, -SECOND_MAX);
 }
 
 static int64_t rtc_now_sec(const struct rtc *rtc)
@@ -156,7 +160,7 @@ static void rtc_catch_up(struct rtc *rtc)
 		return;
 	rtc->regs[RTC_C] |= C_UF;
 	/* A clock that was set back has passed nothing but this second. */
-	if (sec < rtc->seen_sec)
+	if (sec < rtc->seen_sec || rtc->seen_sec < -SECOND_MAX)
 		rtc->seen_sec = sec - 1;
 	if (rtc_alarm_next(rtc->regs, rtc->seen_sec, &alarm) && alarm <= sec)
 		rtc->regs[RTC_C] |= C_AF;
@@ -410,19 +414,6 @@ static void rtc_free(struct device *dev)
 	free(rtc);
 }
 
-static int rtc_post_load(void *obj, struct error *err)
-{
-	struct rtc *rtc = obj;
-
-	rtc->regs[RTC_A] &= (uint8_t)~A_UIP;
-	rtc->regs[RTC_D] = D_VALID;
-	/* Far from the ends of the arithmetic; 30000 years. */
-	if (rtc->offset_sec < -OFFSET_MAX_SEC || rtc->offset_sec > OFFSET_MAX_SEC)
-		return error_set(err, -EINVAL, "%s: the clock's offset is out of range",
-				 rtc->dev.id);
-	return 0;
-}
-
 static const struct state_field rtc_fields[] = {
 	STATE_UINT_MAX(struct rtc, index, RTC_BYTES - 1),
 	STATE_BYTES(struct rtc, regs),
@@ -433,8 +424,7 @@ static const struct state_field rtc_fields[] = {
 };
 static const struct state_table rtc_state = {.name = "rtc-cmos",
 					     .version = 1,
-					     STATE_FIELDS(rtc_fields),
-					     .post_load = rtc_post_load};
+					     STATE_FIELDS(rtc_fields)};
 
 static const struct device_ops rtc_ops = {
 	.type = "rtc-cmos",
@@ -457,7 +447,7 @@ int rtc_cmos_new(const struct device_env *env, const struct rtc_cmos_config *con
 	rtc->irq.gsi = PLATFORM_RTC_GSI;
 	rtc->ram_low = config->ram_below_4g_bytes;
 	rtc->ram_high = config->ram_above_4g_bytes;
-	rtc->offset_sec = config->offset_sec % OFFSET_MAX_SEC;
+	rtc->offset_sec = config->offset_sec;
 	rtc->timer_msg.fn = rtc_timer_msg;
 	loop_timer_init(env->loop, &rtc->timer, rtc_timer_fire);
 	rtc->regs[RTC_A] = A_DEFAULT; /* running: reset keeps the offset */

@@ -416,16 +416,6 @@ static void uart_free(struct device *dev)
 	free(uart);
 }
 
-static int uart_post_load(void *obj, struct error *err)
-{
-	struct uart *uart = obj;
-
-	if (uart->rx.len > uart_depth(uart) || uart->tx.len > uart_depth(uart))
-		return error_set(err, -EINVAL, "%s: more bytes in a FIFO than it holds",
-				 uart->dev.id);
-	return 0;
-}
-
 static const struct state_field uart_fifo_fields[] = {
 	STATE_VBYTES(struct uart_fifo, data, len),
 };
@@ -449,8 +439,7 @@ static const struct state_field uart_fields[] = {
 };
 static const struct state_table uart_state = {.name = "uart16550",
 					      .version = 1,
-					      STATE_FIELDS(uart_fields),
-					      .post_load = uart_post_load};
+					      STATE_FIELDS(uart_fields)};
 
 static const struct device_ops uart_ops = {
 	.type = "uart16550",
