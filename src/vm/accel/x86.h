@@ -9,8 +9,8 @@
 
 #include "base/state.h"
 
-/* Inputs of the interrupt controllers: I/O APIC pins 0 to 23; 0 to 15 are also the inputs of the two 8259As. Pin n is GSI n,
- * the timer's (IRQ 0) included: the MADT needs no override for it. */
+/* Inputs of the interrupt controllers: I/O APIC pins 0 to 23; 0 to 15 are also the inputs of the two 8259As. Input n is pin n,
+ * but for the timer's (IRQ 0), which arrives at pin 2: the MADT has the override that every PC has. */
 #define X86_N_GSIS 24
 
 /* Guest-physical addresses that the accelerator keeps for itself (KVM: identity page table and task state segment on Intel

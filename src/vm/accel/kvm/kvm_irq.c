@@ -14,24 +14,6 @@
 
 #define BASE_ENTRIES (16 + X86_N_GSIS) /* 8259A inputs, I/O APIC pins */
 
-int kvm_irq_open(struct kvm *kvm, struct error *err)
-{
-	/* The dummy speaker makes port 0x61 the kernel's too: its gate bit is part of how kernels time the TSC. */
-	struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
-	struct kvm_reinject_control reinject = {.pit_reinject = 0};
-	int r;
-
-	r = kvm_ioctl_value(kvm->vm_fd, KVM_CREATE_IRQCHIP, 0);
-	if (r == 0)
-		r = kvm_ioctl(kvm->vm_fd, KVM_CREATE_PIT2, &pit);
-	if (r < 0)
-		return error_set_errno(err, r, "KVM cannot create the interrupt controllers");
-	/* Ticks that a stopped or slow guest missed are lost, not delivered in a storm: kernels of this century keep time
-	 * by other means. A kernel that lacks the switch is fine too. */
-	kvm_ioctl(kvm->vm_fd, KVM_REINJECT_CONTROL, &reinject);
-	return 0;
-}
-
 void kvm_irq_close(struct kvm *kvm)
 {
 	free(kvm->routes);
@@ -112,7 +94,8 @@ static void route_pin(struct kvm_irq_routing *table, unsigned gsi, unsigned chip
 	};
 }
 
-/* Hands the whole table to KVM: the pins as KVM_CREATE_IRQCHIP laid them out, then every route ever used. */
+/* Hands the whole table to KVM: the controllers' inputs, then the routes in use. IRQ 0, the 8254's, arrives at pin 2 of the
+ * I/O APIC, as on every PC; KVM's own first table has it at pin 0. */
 static int kvm_routes_commit(struct kvm *kvm)
 {
 	struct kvm_irq_routing *table = kvm->table;
@@ -123,7 +106,8 @@ static int kvm_routes_commit(struct kvm *kvm)
 			route_pin(table, pin,
 				  pin < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE,
 				  pin % 8);
-		route_pin(table, pin, KVM_IRQCHIP_IOAPIC, pin);
+		if (pin != 2)
+			route_pin(table, pin, KVM_IRQCHIP_IOAPIC, pin == 0 ? 2 : pin);
 	}
 	for (unsigned i = 0; i < kvm->n_routes; i++) {
 		if (kvm->routes[i].fd < 0)
@@ -137,6 +121,27 @@ static int kvm_routes_commit(struct kvm *kvm)
 		};
 	}
 	return kvm_ioctl(kvm->vm_fd, KVM_SET_GSI_ROUTING, table);
+}
+
+int kvm_irq_open(struct kvm *kvm, struct error *err)
+{
+	/* The dummy speaker makes port 0x61 the kernel's too: its gate bit is part of how kernels time the TSC. */
+	struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+	int r;
+
+	r = kvm_ioctl_value(kvm->vm_fd, KVM_CREATE_IRQCHIP, 0);
+	if (r == 0)
+		r = kvm_ioctl(kvm->vm_fd, KVM_CREATE_PIT2, &pit);
+	if (r < 0)
+		return error_set_errno(err, r, "KVM cannot create the interrupt controllers");
+	/* KVM delivers ticks of the 8254 that the guest was too slow to take; old kernels count on it. Switching that off
+	 * (KVM_REINJECT_CONTROL) waits for a grace period of 15 ms; ticks missed in a stop are dropped at accel_resume(). */
+	r = kvm_routes_grow(kvm);
+	if (r == 0)
+		r = kvm_routes_commit(kvm);
+	if (r < 0)
+		return error_set_errno(err, r, "KVM refuses the table of interrupt routes");
+	return 0;
 }
 
 static int kvm_irqfd(const struct kvm *kvm, int fd, unsigned route, bool assign)

@@ -138,6 +138,14 @@ static int kvm_configure(struct kvm *kvm, struct error *err)
 	uint64_t identity = X86_RESERVED_START;
 	int r;
 
+	/* First: KVM waits here for a grace period, a short one only when there was none just before. */
+	if (kvm->caps.msr_filter) {
+		r = kvm_msr_filter(kvm);
+		if (r < 0)
+			return error_set_errno(err, r,
+					       "KVM refuses the filter of model-specific "
+					       "registers");
+	}
 	r = kvm_ioctl(kvm->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
 	if (r == 0)
 		r = kvm_ioctl_value(kvm->vm_fd, KVM_SET_TSS_ADDR, X86_RESERVED_START + 0x1000);
@@ -155,13 +163,6 @@ static int kvm_configure(struct kvm *kvm, struct error *err)
 			   KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK) <
 		    0)
 		kvm->caps.x2apic_32bit = false;
-	if (kvm->caps.msr_filter) {
-		r = kvm_msr_filter(kvm);
-		if (r < 0)
-			return error_set_errno(err, r,
-					       "KVM refuses the filter of model-specific "
-					       "registers");
-	}
 	return 0;
 }
 
