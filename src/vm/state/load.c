@@ -60,9 +60,13 @@ static int check_field(const struct state_field *field, const void *obj,
 		return refuse(path, err, "has elements of another size");
 	if (!state_has_count(field) && wire->count != field->max_count)
 		return refuse(path, err, "has another number of elements");
-	if (wire->count > field->max_count ||
-	    (field->pointer && wire->count > state_count(field, obj)))
-		return refuse(path, err, "has more elements than this machine has room for");
+	if (wire->count > field->max_count)
+		return refuse(path, err, "has more elements than there is room for");
+	/* What the object allocated follows from how the machine was configured. */
+	if (field->pointer && wire->count != state_count(field, obj))
+		return refuse(path, err,
+			      "has another number of elements; start the machine with the options "
+			      "that it was saved with");
 	if (field->kind != STATE_KIND_STRUCT &&
 	    wire->payload.len != (uint64_t)wire->count * wire->size)
 		return refuse(path, err, "is damaged (length)");
@@ -126,8 +130,7 @@ static int load_field(const struct state_field *field, void *obj, struct wire_fi
 		r = load_structs(field, elements, wire, &path, err);
 		break;
 	}
-	/* The count behind a pointer says how much was allocated: it is not the stream's to change. */
-	if (r == 0 && state_has_count(field) && !field->pointer)
+	if (r == 0 && state_has_count(field))
 		memcpy((char *)obj + field->count_offset, &wire->count, sizeof(wire->count));
 	return r;
 }

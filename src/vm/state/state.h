@@ -9,6 +9,8 @@
  *   in the table only                 kept as reset() left it if it is newer than the stream's version, else an error
  *   in the stream only                an error, unless the writer marked the field optional
  *
+ * An array that the object allocated (STATE_PTR_STRUCTS) must have as many elements in the stream as in the object.
+ *
  * The stream is not trusted: every length is checked against what is left before it is used, nothing is allocated for it,
  * and post_load has the last word on each struct, innermost first. An object whose load failed is half-written: reset it.
  *
