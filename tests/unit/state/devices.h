@@ -21,9 +21,9 @@ struct rig {
 	struct driver driver;
 	struct chardev *chr;
 	struct image *image;
-	int image_fd; /* what the image is on */
-	struct net_backend *net;
-	gpa_t gpa, gpa2; /* buffers of the request that is under way */
+	int image_fd;            /* what the image is on */
+	struct net_backend *net; /* the device's */
+	gpa_t gpa, gpa2;         /* buffers of the request that is under way */
 };
 
 struct device_entry {

@@ -132,8 +132,6 @@ static void move(struct rig *rig, const struct device_entry *entry)
 static void rig_fini(struct rig *rig)
 {
 	device_free(rig->dev);
-	if (rig->net)
-		rig->net->ops->free(rig->net);
 	chardev_free(rig->chr);
 	image_close(rig->image);
 	if (rig->image_fd >= 0)
