@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs one command on the lab host for tests/lab/run, which is at the other end of three virtio-serial ports.
+"""Runs one command on the lab host for tests/lab/run, which is at the other end of four virtio-serial ports.
 
 lab.ctl carries lines: "ready" out, the request (JSON, below) in, the command's status out; lab.out and lab.err
-carry what the command prints. The snapshot is taken while this program waits for the request, so everything
+carry what the command prints, lab.in the frames described in terminal.py. The snapshot is taken while this program waits for the request, so everything
 that is the same for all runs is done before "ready".
 """
 
@@ -12,12 +12,15 @@ import json
 import os
 import selectors
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import traceback
 
 RNDRESEEDCRNG = 0x5207  # linux/random.h
+FRAME = struct.Struct("!cI")
 
 
 def open_port(name):
@@ -76,40 +79,115 @@ def forward(source, port):
         data = os.read(source, 65536)
     except BlockingIOError:
         return None
+    except OSError:  # a terminal that nobody has open any more
+        data = b""
     if not data:
         return False
     write_all(port, data)
     return True
 
 
-def run(request, out, err):
-    """Runs the command, forwards its output as it comes; the status is the shell's: 128 + signal when killed."""
-    streams = {}
-    ends = []
-    for port in (out, err):
-        r, w = os.pipe()
-        os.set_blocking(r, False)
-        streams[r] = port
-        ends.append(w)
+class Feed:
+    """Gives the command what comes through lab.in, at the command's pace: while it takes nothing, nothing is read."""
+
+    def __init__(self, selector, port, sink):
+        self.selector, self.port, self.sink = selector, port, sink
+        self.frames = self.data = b""
+        os.set_blocking(sink, False)
+        selector.register(port, selectors.EVENT_READ, self.receive)
+
+    def receive(self):
+        self.frames += os.read(self.port, 65536)
+        self.handle()
+
+    def handle(self):
+        """Takes whole frames apart, up to one that the command does not take at once."""
+        while not self.data and len(self.frames) >= FRAME.size:
+            kind, length = FRAME.unpack_from(self.frames)
+            end = FRAME.size + length
+            if len(self.frames) < end:
+                return
+            content, self.frames = self.frames[FRAME.size:end], self.frames[end:]
+            if self.sink is None:
+                continue
+            if kind == b"d":
+                self.data = content
+                self.selector.unregister(self.port)
+                self.selector.register(self.sink, selectors.EVENT_WRITE, self.deliver)
+            elif kind == b"w":
+                fcntl.ioctl(self.sink, termios.TIOCSWINSZ, content)
+            elif kind == b"e":
+                self.close()
+
+    def deliver(self):
+        try:
+            self.data = self.data[os.write(self.sink, self.data):]
+            gone = False
+        except BlockingIOError:
+            return
+        except OSError:  # the command has closed it; whatever still comes is dropped
+            gone = True
+        if gone or not self.data:
+            self.data = b""
+            self.selector.unregister(self.sink)
+            self.selector.register(self.port, selectors.EVENT_READ, self.receive)
+            if gone:
+                self.close()
+            self.handle()
+
+    def close(self):
+        os.close(self.sink)
+        self.sink = None
+
+
+def spawn(request, out, err):
+    """Starts the command: (process, {descriptor of its output: port}, descriptor of its input or None)."""
+    def own_terminal():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    if request["input"] == "terminal":
+        master, slave = os.openpty()
+        inner, streams, sink, setup = [slave] * 3, {master: out}, os.dup(master), own_terminal
+    else:
+        (out_r, out_w), (err_r, err_w) = os.pipe(), os.pipe()
+        in_r, sink = os.pipe() if request["input"] == "pipe" else (os.open(os.devnull, os.O_RDONLY), None)
+        inner, streams, setup = [in_r, out_w, err_w], {out_r: out, err_r: err}, None
     try:
-        child = subprocess.Popen(request["argv"], cwd=request["cwd"], env=request["env"], stdin=subprocess.DEVNULL,
-                                 stdout=ends[0], stderr=ends[1], start_new_session=True)
+        child = subprocess.Popen(request["argv"], cwd=request["cwd"], env=request["env"], stdin=inner[0], stdout=inner[1],
+                                 stderr=inner[2], start_new_session=True, preexec_fn=setup)
+    finally:
+        for fd in set(inner):
+            os.close(fd)
+    for r in streams:
+        os.set_blocking(r, False)
+    return child, streams, sink
+
+
+def run(request, out, err, feed):
+    """Runs the command, forwards its output as it comes; the status is the shell's: 128 + signal when killed."""
+    try:
+        child, streams, sink = spawn(request, out, err)
     except OSError as e:
         write_all(err, f"lab: {request['argv'][0]}: {e.strerror}\n".encode())
         return 127 if isinstance(e, FileNotFoundError) else 126
-    for w in ends:
-        os.close(w)
     pidfd = os.pidfd_open(child.pid)
     with selectors.DefaultSelector() as selector:
-        for fd in (*streams, pidfd):
-            selector.register(fd, selectors.EVENT_READ)
+        def output(source):
+            if forward(source, streams[source]) is False:
+                selector.unregister(source)
+
+        for fd in streams:
+            selector.register(fd, selectors.EVENT_READ, lambda fd=fd: output(fd))
+        if sink is not None:
+            Feed(selector, feed, sink)
+        selector.register(pidfd, selectors.EVENT_READ)
         ended = False
         while not ended:
             for key, _ in selector.select():
                 if key.fd == pidfd:
                     ended = True
-                elif forward(key.fd, streams[key.fd]) is False:
-                    selector.unregister(key.fd)
+                else:
+                    key.data()
     # What the command wrote before it ended is in the pipes; what it left running is not waited for.
     for fd, port in streams.items():
         while forward(fd, port):
@@ -119,8 +197,12 @@ def run(request, out, err):
 
 
 def main():
-    ctl, out, err = (open_port(n) for n in ("lab.ctl", "lab.out", "lab.err"))
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a virtio port sends it when its far end goes away
+    ctl, out, err, feed = (open_port(n) for n in ("lab.ctl", "lab.out", "lab.err", "lab.in"))
+    # A virtio port sends it when its far end goes away. Not ignored: commands would inherit that, as they would
+    # the other two from the shell that started this program.
+    signal.signal(signal.SIGHUP, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     write_all(ctl, b"ready\n")
     request = json.loads(read_line(ctl))
     try:
@@ -129,7 +211,7 @@ def main():
         write_all(err, traceback.format_exc().encode())
         write_all(ctl, b"125\n")
         return
-    status = run(request, out, err)
+    status = run(request, out, err, feed)
     os.sync()  # written files are on the caller's side before the status is
     write_all(ctl, b"%d\n" % status)
     while True:

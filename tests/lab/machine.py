@@ -21,7 +21,7 @@ import kernel
 
 SCRATCH_BYTES = 8 << 30  # /dev/vdb, sparse
 SHARES = ("tree", "cache")  # the 9p exports; their number is part of the snapshot
-PORTS = ("ctl", "out", "err")
+PORTS = ("ctl", "out", "err", "in")
 
 
 def qemu():
@@ -184,19 +184,32 @@ class Machine:
         self._migration_end(deadline)
         self._qmp("cont", deadline)
 
-    def execute(self, request, deadline, write):
-        """Hands the agent its request, passes output to write(fd, data), returns the command's status."""
+    def execute(self, request, deadline, write, source=None):
+        """Hands the agent its request, passes output to write(fd, data), returns the command's status.
+
+        source is what the command reads, as an object of terminal.py.
+        """
         request = {**request, "time": time.time(), "entropy": secrets.token_hex(64)}
         self.sockets["ctl"].sendall(json.dumps(request).encode() + b"\n")
         outputs = {self.sockets["out"]: 1, self.sockets["err"]: 2}
+        feed = self.sockets["in"]
+        feed.setblocking(False)
+        pending = source.begin() if source else b""
         status = None
         while status is None:
-            readable, _, _ = select.select([self.sockets["ctl"], *outputs], [], [], max(0, deadline - time.monotonic()))
-            if not readable:
+            # Nothing is read from the caller until the lab has taken what was read before.
+            inputs = source.watched if source and not pending else []
+            readable, writable, _ = select.select([self.sockets["ctl"], *outputs, *inputs], [feed] if pending else [], [],
+                                                  max(0, deadline - time.monotonic()))
+            if not readable and not writable:
                 raise Late
+            if writable:
+                pending = pending[feed.send(pending):]
             for s in readable:
                 if s in outputs:
                     self._pass_on(s, outputs[s], write)
+                elif s in inputs:
+                    pending += source.read(s)
                 else:
                     status = int(self._line("ctl", deadline))
         # The agent writes its status last, so all output is in these sockets by now.
