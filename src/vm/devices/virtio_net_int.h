@@ -11,7 +11,6 @@
 
 #include "base/endian.h"
 #include "vm/devices/virtio_net.h"
-#include "vm/net/vhost.h"
 #include "vm/virtio/virtio.h"
 
 /* Feature bits, section 5.1.3. */
