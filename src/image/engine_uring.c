@@ -26,8 +26,7 @@ enum stage {
 struct uring {
 	struct io_uring ring;
 	struct image_channel *ch;
-	const void *owner;        /* the thread that made the ring */
-	struct image_file *fixed; /* registered as descriptor 0 of the ring; NULL: none */
+	const void *owner;                   /* the thread that made the ring */
 	struct image_req *held, **held_tail; /* the submission queue was full */
 	unsigned n_kernel;                   /* submitted, not reaped */
 	struct loop_msg retry;               /* the kernel was short of memory */
@@ -73,10 +72,9 @@ static void prep_rw(struct io_uring_sqe *sqe, int fd, struct image_req *req)
 		sqe->rw_flags = RWF_DSYNC;
 }
 
-static void prep(struct uring *u, struct io_uring_sqe *sqe, struct image_req *req)
+static void prep(struct io_uring_sqe *sqe, struct image_req *req)
 {
-	bool fixed = req->file == u->fixed;
-	int fd = fixed ? 0 : req->file->fd;
+	int fd = req->file->fd;
 
 	if (req->op == IMAGE_FLUSH || req->stage == STAGE_SYNC)
 		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
@@ -85,8 +83,6 @@ static void prep(struct uring *u, struct io_uring_sqe *sqe, struct image_req *re
 	else
 		io_uring_prep_fallocate(sqe, fd, req->falloc_mode, (off_t)req->offset,
 					(off_t)req->bytes);
-	if (fixed)
-		sqe->flags |= IOSQE_FIXED_FILE;
 	io_uring_sqe_set_data(sqe, req);
 }
 
@@ -124,7 +120,7 @@ static void uring_submit(struct image_channel *ch, struct image_req *req)
 	struct io_uring_sqe *sqe = u->held ? NULL : sqe_get(u);
 
 	if (sqe) {
-		prep(u, sqe, req);
+		prep(sqe, req);
 		return;
 	}
 	req->next = NULL;
@@ -143,7 +139,7 @@ static void uring_push(struct image_channel *ch)
 		u->held = req->next;
 		if (!u->held)
 			u->held_tail = &u->held;
-		prep(u, sqe, req);
+		prep(sqe, req);
 	}
 	submit_queued(u);
 }
@@ -277,10 +273,9 @@ static int uring_open(struct image_channel *ch, struct error *err)
 		return error_set_errno(err, r, "%s: io_uring cannot be set up; use engine=threads",
 				       ch->image->path);
 	}
-	/* Both save lookups and are nothing to fail for. */
+	/* Saves a lookup and is nothing to fail for. Not so the image itself: the ring would hold it, and its lock, for as
+	 * long after our end as the kernel takes to clear it away. */
 	io_uring_register_ring_fd(&u->ring);
-	if (io_uring_register_files(&u->ring, &ch->image->file->fd, 1) == 0)
-		u->fixed = ch->image->file;
 	u->ch = ch;
 	u->owner = &thread_mark;
 	u->held_tail = &u->held;

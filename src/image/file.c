@@ -292,6 +292,7 @@ static int file_setup(struct image_file *file, const struct image_config *config
 		r = image_file_lock(file, err);
 		if (r < 0)
 			return r;
+		file->locked = true;
 	}
 	if (file->direct) {
 		r = setup_direct(file, err);
@@ -339,6 +340,8 @@ void image_file_close(struct image_file *file)
 		return;
 	if (file->bounce)
 		munmap(file->bounce, IMAGE_BOUNCE_BYTES);
+	if (file->fd >= 0 && file->locked)
+		image_file_unlock(file);
 	if (file->fd >= 0)
 		close(file->fd);
 	pthread_mutex_destroy(&file->bounce_lock);

@@ -3,15 +3,24 @@
  * A writer locks all bytes exclusively. A reader locks what lets other readers in and keeps writers out, those of QEMU too:
  * QEMU takes shared locks on single bytes, 100 + n for a permission n that it uses and 200 + n for one that it denies to
  * others (n 1: write), and looks whether others hold any lock there.
+ *
+ * The lock is on the description that I/O goes through, so that it outlives a killed machine until its last write has ended.
+ * A new machine waits a moment for that.
  */
 #include "image/file_int.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 #define QEMU_USES_WRITE   101
 #define QEMU_DENIES_WRITE 201
+
+#define PATIENCE_MSEC 500u
+#define RETRY_MSEC    10u
 
 static struct flock lock_of(short type, off_t start, off_t len)
 {
@@ -61,4 +70,11 @@ int image_file_lock(struct image_file *file, struct error *err)
 	if (fcntl(file->fd, F_OFD_GETLK, &writer) == 0 && writer.l_type != F_UNLCK)
 		return refuse_locked(file, err);
 	return 0;
+}
+
+void image_file_unlock(struct image_file *file)
+{
+	struct flock all = lock_of(F_UNLCK, 0, 0);
+
+	fcntl(file->fd, F_OFD_SETLK, &all);
 }

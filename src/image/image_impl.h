@@ -30,7 +30,7 @@ struct image_file {
 	char *path;
 	int fd;
 	uint64_t size_bytes;
-	bool is_block, readonly, direct;
+	bool is_block, readonly, direct, locked;
 	bool dsync;    /* every write is made stable before it completes */
 	bool no_flush; /* nothing is ever made stable */
 	bool ignore_discard;
