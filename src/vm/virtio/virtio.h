@@ -47,12 +47,14 @@ struct virtio_ops {
 	/* Device configuration space; size bytes at offset, inside config_bytes. dev.lock held. */
 	void (*config_read)(struct virtio *vdev, unsigned offset, void *buf, unsigned size);
 	void (*config_write)(struct virtio *vdev, unsigned offset, const void *buf, unsigned size);
-	/* The driver accepted vdev->features (FEATURES_OK); return false to refuse them. Optional. dev.lock held. */
+	/* The driver accepted vdev->features (FEATURES_OK); return false to refuse them. Also when a state is loaded, before
+	 * what stands after the struct virtio in the device's table. Optional. dev.lock held. */
 	bool (*features_set)(struct virtio *vdev);
-	/* DRIVER_OK; enabled queues may be used. dev.lock held. Also after a state load of a running device. */
+	/* DRIVER_OK; enabled queues may be used. dev.lock held. Also by resume, after a state load of a running device. */
 	void (*activate)(struct virtio *vdev);
 	/* Status was written 0 (or the machine resets): stop using queues. Call virtio_deactivated() when nothing is in flight
-	 * any more: at once, or later from the device's loop. Optional: without it the device is deactivated at once.
+	 * any more: at once, or later from the device's loop. Also called when the device was not active. Queues give no
+	 * requests any more, and take back those in flight. Optional: without it the device is deactivated at once.
 	 * dev.lock held. */
 	void (*deactivate)(struct virtio *vdev);
 	/* The driver kicked queue `index`. On the queue's loop, no lock held. A handler that takes and gives back a request
