@@ -237,12 +237,18 @@ void *harness_ptr(struct harness *h, gpa_t gpa, size_t len)
 	return p;
 }
 
+/* One past the last page of the range; what is not RAM has no bits. */
+static uint64_t harness_end_page(gpa_t gpa, size_t len)
+{
+	return MIN(gpa + len + PAGE - 1, HARNESS_RAM) / PAGE;
+}
+
 bool harness_dirty(struct harness *h, gpa_t gpa, size_t len)
 {
 	bool all = true;
 
 	gmem_dirty_fetch(h->env.mem, 0, h->dirty);
-	for (uint64_t page = gpa / PAGE; len && page <= (gpa + len - 1) / PAGE; page++)
+	for (uint64_t page = gpa / PAGE; page < harness_end_page(gpa, len); page++)
 		all = all && (h->dirty[page / 64] >> (page % 64) & 1);
 	return all;
 }
@@ -250,7 +256,7 @@ bool harness_dirty(struct harness *h, gpa_t gpa, size_t len)
 void harness_dirty_forget(struct harness *h, gpa_t gpa, size_t len)
 {
 	gmem_dirty_fetch(h->env.mem, 0, h->dirty);
-	for (uint64_t page = gpa / PAGE; len && page <= (gpa + len - 1) / PAGE; page++)
+	for (uint64_t page = gpa / PAGE; page < harness_end_page(gpa, len); page++)
 		h->dirty[page / 64] &= ~BIT(page % 64);
 }
 

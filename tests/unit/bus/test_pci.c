@@ -519,6 +519,7 @@ static void state_restores_map_masks_and_lines(void **state)
 	struct msix_vector vectors[VECTORS];
 	uint64_t table = msix_on(m);
 	uint64_t a = bar0(m, 1);
+	unsigned cap = find_cap(m, 1, PCI_CAP_ID_MSIX);
 
 	out(m, table + 12, 4, 1);
 	pci_msix_notify(pci, 0);
@@ -534,7 +535,12 @@ static void state_restores_map_masks_and_lines(void **state)
 	pci->intx_level = true;
 	assert_int_equal(pci_device_state_table.post_load(pci, NULL), 0);
 	assert_int_equal(bar0(m, 1), a);
+	/* The line waits for MSI-X to end. */
+	assert_false(m->rec.line[pci_intx_gsi(1, 0)]);
+	out(m, ECAM(1) + cap + PCI_MSIX_FLAGS, 2, 0);
 	assert_true(m->rec.line[pci_intx_gsi(1, 0)]);
+	out(m, ECAM(1) + cap + PCI_MSIX_FLAGS, 2, PCI_MSIX_FLAGS_ENABLE);
+	assert_false(m->rec.line[pci_intx_gsi(1, 0)]);
 	assert_int_equal(m->rec.msis, 0);
 	assert_int_equal(in(m, table + VECTORS * 16, 8), 1);
 	out(m, table + 12, 4, 0);
