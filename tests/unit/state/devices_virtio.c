@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include "base/endian.h"
+#include "vm/devices/virtio_balloon.h"
 #include "vm/devices/virtio_blk.h"
+#include "vm/devices/virtio_console.h"
 #include "vm/devices/virtio_net.h"
 #include "vm/devices/virtio_rng.h"
 
@@ -40,6 +42,95 @@ static void rng_go_on(struct rig *rig)
 	assert_int_equal(driver_wait(&rig->driver.queues[0], NULL), 64);
 	assert_true(driver_interrupts(&rig->driver.queues[0]) > 0);
 	driver_request(&rig->driver, 0, NULL, 0, bytes, sizeof(bytes));
+	driver_stop(&rig->driver);
+}
+
+/* --- balloon: a target is set, a page is on its way to the host --- */
+
+#define BALLOON_TARGET (HARNESS_RAM - (1 << 20))
+
+static void balloon_make(struct rig *rig)
+{
+	const struct virtio_balloon_config config = {.id = "balloon0", .slot = RIG_SLOT};
+
+	assert_int_equal(virtio_balloon_new(&rig->h->env, &config, &rig->dev, NULL), 0);
+}
+
+static void balloon_drive(struct rig *rig)
+{
+	struct driver_buf buf = {.len = 4};
+	uint8_t actual[4];
+
+	driver_start(&rig->driver, rig->h, RIG_SLOT, DRIVER_ALL);
+	virtio_balloon_set_target(rig->dev, BALLOON_TARGET);
+	le_store(actual, 4, 100);
+	driver_config_write(&rig->driver, 4, actual, 4);
+	rig->gpa = harness_alloc(rig->h, 4096);
+	memset(harness_ptr(rig->h, rig->gpa, 4096), 0x77, 4096);
+	buf.gpa = harness_alloc(rig->h, 4);
+	le_store(harness_ptr(rig->h, buf.gpa, 4), 4, rig->gpa / 4096);
+	add(rig, 0, &buf, 1);
+}
+
+static void balloon_go_on(struct rig *rig)
+{
+	struct virtio_balloon_info info;
+
+	driver_wait(&rig->driver.queues[0], NULL);
+	assert_int_equal(*(uint8_t *)harness_ptr(rig->h, rig->gpa, 1), 0);
+	virtio_balloon_get(rig->dev, &info);
+	assert_int_equal(info.target_bytes, BALLOON_TARGET);
+	assert_int_equal(info.actual_bytes, HARNESS_RAM - 100 * 4096);
+	driver_stop(&rig->driver);
+}
+
+/* --- console: a request is sent in part, input waits for a buffer --- */
+
+#define CONSOLE_ROOM    65536 /* of the memory backend */
+#define CONSOLE_REQUEST (CONSOLE_ROOM + 10)
+
+static void console_make(struct rig *rig)
+{
+	struct virtio_console_port_config port = {.name = NULL};
+	const struct virtio_console_config config = {.id = "console0",
+						     .slot = RIG_SLOT,
+						     .ports = &port,
+						     .n_ports = 1};
+
+	if (!rig->chr)
+		assert_int_equal(chardev_memory_open(&rig->chr), 0);
+	port.chr = rig->chr;
+	assert_int_equal(virtio_console_new(&rig->h->env, &config, &rig->dev, NULL), 0);
+}
+
+static void console_drive(struct rig *rig)
+{
+	struct driver_buf buf = {.len = CONSOLE_REQUEST};
+	uint8_t *text;
+
+	driver_start(&rig->driver, rig->h, RIG_SLOT, DRIVER_ALL);
+	chardev_memory_inject(rig->chr, (const uint8_t *)"typed", 5);
+	buf.gpa = harness_alloc(rig->h, buf.len);
+	text = harness_ptr(rig->h, buf.gpa, buf.len);
+	memset(text, '.', CONSOLE_ROOM);
+	memcpy(text + CONSOLE_ROOM, "0123456789", 10);
+	add(rig, 1, &buf, 1);
+	harness_run(rig->h);
+}
+
+static void console_go_on(struct rig *rig)
+{
+	static uint8_t sent[CONSOLE_ROOM];
+	struct driver_buf buf = {.len = 16, .writable = true};
+
+	assert_int_equal(chardev_memory_take(rig->chr, sent, sizeof(sent)), CONSOLE_ROOM);
+	driver_wait(&rig->driver.queues[1], NULL);
+	assert_int_equal(chardev_memory_take(rig->chr, sent, sizeof(sent)), 10);
+	assert_memory_equal(sent, "0123456789", 10);
+	buf.gpa = harness_alloc(rig->h, buf.len);
+	add(rig, 0, &buf, 1);
+	assert_int_equal(driver_wait(&rig->driver.queues[0], NULL), 5);
+	assert_memory_equal(harness_ptr(rig->h, buf.gpa, 5), "typed", 5);
 	driver_stop(&rig->driver);
 }
 
@@ -150,7 +241,9 @@ static void net_go_on(struct rig *rig)
 }
 
 const struct device_entry virtio_entries[] = {
+	{"virtio-balloon", false, balloon_make, balloon_drive, balloon_go_on},
 	{"virtio-blk", false, blk_make, blk_drive, blk_go_on},
+	{"virtio-console", false, console_make, console_drive, console_go_on},
 	{"virtio-net", false, net_make, net_drive, net_go_on},
 	{"virtio-rng", false, rng_make, rng_drive, rng_go_on},
 };
