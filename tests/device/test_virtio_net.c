@@ -384,18 +384,17 @@ static bool arrives(struct net_test *t, const uint8_t *dst, unsigned vlan)
 	return driver_used(&t->d.queues[0], NULL, NULL);
 }
 
-static void filters(void **state)
+static void check_filters(struct net_test *t, uint64_t features)
 {
 	static const uint8_t other[6] = {0x52, 0x54, 0, 9, 9, 9};
 	static const uint8_t group[6] = {0x33, 0x33, 0, 0, 0, 1};
 	static const uint8_t all[6] = {255, 255, 255, 255, 255, 255};
 	uint8_t table[4 + 6 + 4 + 6] = {1};
-	struct net_test *t = *state;
 	uint8_t on = 1;
 	uint8_t off = 0;
 	le16 vlan = le16_of(0x123);
 
-	start(t, DRIVER_ALL);
+	start(t, features);
 	for (unsigned i = 0; i < 30; i++)
 		give(t, 0, 256);
 	kick(t, 0);
@@ -426,6 +425,16 @@ static void filters(void **state)
 	assert_false(arrives(t, own_mac, 0x123));
 	assert_true(query(t).stats.rx_filtered >= 6);
 	driver_stop(&t->d);
+}
+
+static void filters_split(void **state)
+{
+	check_filters(*state, DRIVER_SPLIT);
+}
+
+static void filters_packed(void **state)
+{
+	check_filters(*state, DRIVER_ALL);
 }
 
 static void the_address_can_be_set(void **state)
@@ -762,7 +771,8 @@ int main(void)
 		T(a_frame_too_large_for_one_buffer_is_dropped),
 		T(buffers_that_are_too_small_to_hold_do_not_stop_it),
 		T(a_readable_receive_buffer_breaks_it),
-		T(filters),
+		T(filters_split),
+		T(filters_packed),
 		T(the_address_can_be_set),
 		T(bad_commands_are_refused),
 		T(too_many_addresses_mean_all),

@@ -27,6 +27,7 @@ struct tap_test {
 	struct harness *h;
 	struct device *dev;
 	struct driver d;
+	bool vhost;
 	int host; /* the interface's other side */
 };
 
@@ -69,6 +70,7 @@ static struct tap_test *make(unsigned pairs, bool vhost)
 	struct error err = ERROR_INIT;
 
 	assert_non_null(t);
+	t->vhost = vhost;
 	t->h = harness_new();
 	if (net_tap_open(t->h->env.loop, &tap, &config.backend, &err) < 0 ||
 	    virtio_net_new(&t->h->env, &config, &t->dev, &err) < 0)
@@ -139,7 +141,9 @@ static void check_receive(struct tap_test *t, unsigned queue, unsigned seed)
 		len += driver_wait(q, NULL);
 	assert_int_equal(len, sizeof(frame));
 	got = harness_ptr(t->h, buf[0].gpa, buf[0].len);
-	assert_int_equal(got[10], n);
+	/* Linux 6.1's vhost-net leaves the count alone where there can be one buffer only. */
+	if (n > 1 || !t->vhost)
+		assert_int_equal(got[10], n);
 	memcpy(frame, got, NET_HDR_BYTES);
 	if (n == 1) {
 		assert_memory_equal(got, frame, sizeof(frame));

@@ -230,6 +230,8 @@ static int ctrl_step(struct virtio_net *net, struct virtio_queue *queue, const c
 
 	pthread_mutex_lock(&vq->lock);
 	r = vq_pop(vq, &req);
+	if (r == 0 && vq_kicks_on(vq))
+		r = vq_pop(vq, &req);
 	if (r < 0)
 		*ret_why = vq->broken_why;
 	pthread_mutex_unlock(&vq->lock);
