@@ -49,10 +49,13 @@ int fw_put(struct fw_boot *boot, gpa_t gpa, const void *data, size_t len);
 /* The command line at FW_CMDLINE_BASE; max: without the terminating zero. */
 int fw_put_cmdline(struct fw_boot *boot, const char *prefix, uint64_t max);
 
-/* Reads the initrd in: as high as it goes in low RAM between `floor` and `limit` (one past its last byte), or, if above_4g
- * and it does not fit there, in high RAM. *ret_gpa is untouched without an initrd. */
-int fw_load_initrd(struct fw_boot *boot, gpa_t floor, uint64_t limit, bool above_4g,
+/* Reads the initrd in beside a kernel that takes [start, end): as high as it goes in low RAM below `limit` (one past its
+ * last byte), above the kernel or else below it; or, if above_4g and it does not fit there, in high RAM. *ret_gpa is
+ * untouched without an initrd. */
+int fw_load_initrd(struct fw_boot *boot, gpa_t start, gpa_t end, uint64_t limit, bool above_4g,
 		   gpa_t *ret_gpa);
+/* The same at one place. */
+int fw_load_initrd_at(struct fw_boot *boot, gpa_t gpa, gpa_t kernel_end);
 
 /* Descriptor table and registers of a flat processor without paging, to start at `entry`. */
 int fw_enter_32(struct fw_boot *boot, uint64_t entry);

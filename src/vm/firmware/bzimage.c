@@ -97,7 +97,8 @@ static int load_initrd(struct fw_boot *boot, const struct bzimage *bz, gpa_t *re
 
 	if (bz->hdr.version >= 0x0203)
 		limit = bz->hdr.initrd_addr_max;
-	return fw_load_initrd(boot, bz->load + bz->footprint, limit + 1, above_4g, ret_gpa);
+	return fw_load_initrd(boot, bz->load, bz->load + bz->footprint, limit + 1, above_4g,
+			      ret_gpa);
 }
 
 static void fill_e820(const struct firmware_memmap *map, struct boot_params *params)

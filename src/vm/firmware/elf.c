@@ -106,9 +106,9 @@ static int read_headers(struct fw_boot *boot, struct fw_elf *elf)
 	return 0;
 }
 
-int fw_elf_load_segments(struct fw_boot *boot, const struct fw_elf *elf, gpa_t *ret_end)
+int fw_elf_load_segments(struct fw_boot *boot, const struct fw_elf *elf, struct fw_extent *ret)
 {
-	gpa_t end = 0;
+	struct fw_extent at = {UINT64_MAX, 0};
 
 	for (unsigned i = 0; i < elf->n; i++) {
 		const struct fw_elf_segment *s = &elf->segments[i];
@@ -127,11 +127,12 @@ int fw_elf_load_segments(struct fw_boot *boot, const struct fw_elf *elf, gpa_t *
 			r = fw_zero(boot, s->paddr + s->file_bytes, s->mem_bytes - s->file_bytes);
 		if (r < 0)
 			return r;
-		end = MAX(end, s->paddr + s->mem_bytes);
+		at.start = MIN(at.start, s->paddr);
+		at.end = MAX(at.end, s->paddr + s->mem_bytes);
 	}
-	if (end == 0)
+	if (at.end == 0)
 		return refuse(boot, "it is an ELF file with nothing to load");
-	*ret_end = end;
+	*ret = at;
 	return 0;
 }
 

@@ -19,8 +19,13 @@ struct fw_elf {
 	struct fw_elf_segment segments[FW_ELF_SEGMENTS_MAX];
 };
 
-/* Copies the segments to their physical addresses; *ret_end is one past the highest byte. */
-int fw_elf_load_segments(struct fw_boot *boot, const struct fw_elf *elf, gpa_t *ret_end);
+/* Where a kernel lies: nothing of it is outside of [start, end). */
+struct fw_extent {
+	gpa_t start, end;
+};
+
+/* Copies the segments to their physical addresses. */
+int fw_elf_load_segments(struct fw_boot *boot, const struct fw_elf *elf, struct fw_extent *ret);
 
 int fw_load_pvh(struct fw_boot *boot, const struct fw_elf *elf, uint64_t entry);
 

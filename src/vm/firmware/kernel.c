@@ -132,44 +132,55 @@ static gpa_t place_high(const struct fw_boot *boot, uint64_t size)
 	return 0;
 }
 
-static int no_room_for_initrd(const struct fw_boot *boot, gpa_t floor, uint64_t limit)
+static int no_room_for_initrd(const struct fw_boot *boot, gpa_t kernel_end, uint64_t limit)
 {
 	char size[32], have[32], kernel[32], bound[32];
 
 	format_size(boot->initrd->size, size, sizeof(size));
 	format_size(gmem_ram_bytes(boot->mem), have, sizeof(have));
-	format_size(floor, kernel, sizeof(kernel));
+	format_size(kernel_end, kernel, sizeof(kernel));
 	format_size(limit, bound, sizeof(bound));
 	if (limit < boot->map.low_end)
-		return error_set(
-			boot->err, -E2BIG,
-			"the initrd '%s' is %s, and the kernel '%s' takes one only between "
-			"%s and %s of memory; use a smaller one",
-			boot->initrd->name, size, boot->kernel->name, kernel, bound);
+		return error_set(boot->err, -E2BIG,
+				 "the initrd '%s' is %s, and the kernel '%s' takes none that ends "
+				 "above %s; use a smaller one",
+				 boot->initrd->name, size, boot->kernel->name, bound);
 	return error_set(
 		boot->err, -ENOSPC,
 		"the initrd '%s' is %s and does not fit: the machine has %s of memory, and "
-		"the kernel takes the first %s; give it more (--memory)",
+		"the kernel takes it up to %s; give it more (--memory)",
 		boot->initrd->name, size, have, kernel);
 }
 
-int fw_load_initrd(struct fw_boot *boot, gpa_t floor, uint64_t limit, bool above_4g, gpa_t *ret_gpa)
+int fw_load_initrd(struct fw_boot *boot, gpa_t start, gpa_t end, uint64_t limit, bool above_4g,
+		   gpa_t *ret_gpa)
 {
 	gpa_t gpa;
 	int r;
 
 	if (!boot->initrd)
 		return 0;
-	floor = align_up(floor, 4096);
-	gpa = place_below(floor, MIN(limit, boot->map.low_end), boot->initrd->size);
+	limit = MIN(limit, boot->map.low_end);
+	gpa = place_below(end, limit, boot->initrd->size);
+	if (!gpa)
+		gpa = place_below(FW_HIGH_BASE, MIN(start, limit), boot->initrd->size);
 	if (!gpa && above_4g)
 		gpa = place_high(boot, boot->initrd->size);
 	if (!gpa)
-		return no_room_for_initrd(boot, floor, above_4g ? UINT64_MAX : limit);
+		return no_room_for_initrd(boot, end, above_4g ? UINT64_MAX : limit);
 	r = fw_source_load(boot->initrd, 0, boot->mem, gpa, boot->initrd->size, boot->err);
 	if (r == 0)
 		*ret_gpa = gpa;
 	return r;
+}
+
+int fw_load_initrd_at(struct fw_boot *boot, gpa_t gpa, gpa_t kernel_end)
+{
+	if (!boot->initrd)
+		return 0;
+	if (!range_inside(gpa, boot->initrd->size, boot->map.low_end))
+		return no_room_for_initrd(boot, kernel_end, UINT64_MAX);
+	return fw_source_load(boot->initrd, 0, boot->mem, gpa, boot->initrd->size, boot->err);
 }
 
 /* Segment descriptors (Intel SDM volume 3, 3.4.5): present, accessed, base 0, limit 4 GiB by pages. */

@@ -53,6 +53,7 @@ struct mb_area {
 	struct mb_module module;
 	struct mb_memmap_entry memmap[FIRMWARE_MEMMAP_MAX];
 	char loader_name[8];
+	char no_string[4];
 };
 _Static_assert(sizeof(struct mb_area) <= 4096, "the information must stay below the next table");
 
@@ -98,7 +99,7 @@ static int parse(struct fw_boot *boot, unsigned offset, struct mb_header *h)
 
 /* By the addresses in the header, section 3.1.3. */
 static int load_flat(struct fw_boot *boot, unsigned offset, const struct mb_header *h,
-		     gpa_t *ret_end)
+		     struct fw_extent *ret)
 {
 	uint64_t before = h->header_addr - (uint64_t)h->load_addr; /* of the header, in the image */
 	uint64_t file_offset, file_bytes, mem_bytes;
@@ -120,7 +121,7 @@ static int load_flat(struct fw_boot *boot, unsigned offset, const struct mb_head
 	if (r == 0)
 		r = fw_zero(boot, h->load_addr + file_bytes, mem_bytes - file_bytes);
 	if (r == 0)
-		*ret_end = h->load_addr + mem_bytes;
+		*ret = (struct fw_extent){h->load_addr, h->load_addr + mem_bytes};
 	return r;
 }
 
@@ -139,24 +140,17 @@ static uint64_t physical_entry(const struct fw_elf *elf)
 /* The initrd follows the kernel, page-aligned: the only place that the kernels out there look after. */
 static int load_module(struct fw_boot *boot, gpa_t end, struct mb_area *area)
 {
+	const uint32_t base = (uint32_t)FW_START_INFO_BASE;
 	gpa_t start = align_up(end, 4096);
-	gpa_t stop;
-	int r;
 
 	if (!boot->initrd)
 		return 0;
-	stop = align_up(start + boot->initrd->size, 4096);
-	r = fw_load_initrd(boot, start, MIN(stop, boot->map.low_end), false, &start);
-	if (r < 0)
-		return r;
 	area->module.start = le32_of((uint32_t)start);
 	area->module.end = le32_of((uint32_t)(start + boot->initrd->size));
-	area->module.string =
-		le32_of((uint32_t)(FW_START_INFO_BASE + offsetof(struct mb_area, module.reserved)));
+	area->module.string = le32_of(base + (uint32_t)offsetof(struct mb_area, no_string));
 	area->info.n_mods = le32_of(1);
-	area->info.mods =
-		le32_of((uint32_t)(FW_START_INFO_BASE + offsetof(struct mb_area, module)));
-	return 0;
+	area->info.mods = le32_of(base + (uint32_t)offsetof(struct mb_area, module));
+	return fw_load_initrd_at(boot, start, end);
 }
 
 static void fill_info(const struct fw_boot *boot, struct mb_area *area)
@@ -200,26 +194,26 @@ int fw_load_multiboot(struct fw_boot *boot, unsigned offset, const struct fw_elf
 	struct mb_area area = {0};
 	struct mb_header h;
 	uint64_t entry;
-	gpa_t end = 0;
+	struct fw_extent at = {0};
 	int r = parse(boot, offset, &h);
 
 	if (r < 0)
 		return r;
 	if (h.flags & WANT_ADDRESSES) {
-		r = load_flat(boot, offset, &h, &end);
+		r = load_flat(boot, offset, &h, &at);
 		entry = h.entry_addr;
 	} else if (elf) {
-		r = fw_elf_load_segments(boot, elf, &end);
+		r = fw_elf_load_segments(boot, elf, &at);
 		entry = physical_entry(elf);
 	} else {
 		return refuse(boot, "it is no ELF file and its header gives no addresses");
 	}
-	if (r == 0 && (entry < FW_LOADER_END || entry >= end))
+	if (r == 0 && (entry < at.start || entry >= at.end))
 		r = refuse(boot, "its entry point is outside of it");
 	if (r == 0)
 		r = put_cmdline(boot);
 	if (r == 0)
-		r = load_module(boot, end, &area);
+		r = load_module(boot, at.end, &area);
 	if (r < 0)
 		return r;
 	fill_info(boot, &area);

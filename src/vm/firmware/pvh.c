@@ -66,10 +66,11 @@ static int put_start_info(struct fw_boot *boot, gpa_t initrd)
 
 int fw_load_pvh(struct fw_boot *boot, const struct fw_elf *elf, uint64_t entry)
 {
-	gpa_t end = 0, initrd = 0;
-	int r = fw_elf_load_segments(boot, elf, &end);
+	struct fw_extent at = {0};
+	gpa_t initrd = 0;
+	int r = fw_elf_load_segments(boot, elf, &at);
 
-	if (r == 0 && (entry < FW_LOADER_END || entry >= end))
+	if (r == 0 && (entry < at.start || entry >= at.end))
 		r = error_set(boot->err, -ENOEXEC,
 			      "the kernel '%s' cannot be booted: its PVH entry 0x%llx is outside "
 			      "of it",
@@ -77,7 +78,7 @@ int fw_load_pvh(struct fw_boot *boot, const struct fw_elf *elf, uint64_t entry)
 	if (r == 0)
 		r = fw_put_cmdline(boot, "", FW_CMDLINE_BYTES - 1);
 	if (r == 0)
-		r = fw_load_initrd(boot, end, GMEM_HOLE_START, false, &initrd);
+		r = fw_load_initrd(boot, at.start, at.end, GMEM_HOLE_START, false, &initrd);
 	if (r == 0)
 		r = put_start_info(boot, initrd);
 	if (r < 0)

@@ -146,7 +146,7 @@ static void boot_params_tell_all(void **state)
 	gmem_free(l.mem);
 }
 
-static void big_initrd_goes_above_the_hole(void **state)
+static void initrd_goes_where_there_is_room(void **state)
 {
 	static uint8_t image[BZ_BYTES];
 	struct setup_header *h = make_bzimage(image);
@@ -161,7 +161,15 @@ static void big_initrd_goes_above_the_hole(void **state)
 	assert_int_equal(p.hdr.ramdisk_image, 0x18FA000);
 	gmem_free(l.mem);
 
-	h->initrd_addr_max = 0x1000000; /* leaves nothing */
+	h->initrd_addr_max = 0x1800000; /* leaves nothing above the kernel, but something below */
+	l = load_with(image, sizeof(image), 4 * GIB, image, sizeof(image), "");
+	assert_loaded(&l);
+	assert_int_equal(gmem_read(l.mem, l.regs.rsi, &p, sizeof(p)), 0);
+	assert_int_equal(p.hdr.ramdisk_image, 0xFFA000);
+	assert_guest_has(l.mem, 0xFFA000, image, sizeof(image));
+	gmem_free(l.mem);
+
+	h->initrd_addr_max = 0x101000; /* leaves nothing */
 	l = load_with(image, sizeof(image), 4 * GIB, image, sizeof(image), "");
 	assert_loaded(&l);
 	assert_int_equal(gmem_read(l.mem, l.regs.rsi, &p, sizeof(p)), 0);
@@ -171,7 +179,7 @@ static void big_initrd_goes_above_the_hole(void **state)
 
 	h->xloadflags = XLF_KERNEL_64;
 	assert_refused(load_with(image, sizeof(image), 4 * GIB, image, sizeof(image), ""),
-		       "takes one only between");
+		       "takes none that ends above");
 }
 
 static void old_kernel_enters_in_protected_mode(void **state)
@@ -494,7 +502,7 @@ int main(void)
 		cmocka_unit_test(bzimage_enters_in_long_mode),
 		cmocka_unit_test(page_tables_map_four_gib),
 		cmocka_unit_test(boot_params_tell_all),
-		cmocka_unit_test(big_initrd_goes_above_the_hole),
+		cmocka_unit_test(initrd_goes_where_there_is_room),
 		cmocka_unit_test(old_kernel_enters_in_protected_mode),
 		cmocka_unit_test(bad_bzimage_is_refused),
 		cmocka_unit_test(initrd_larger_than_memory_is_refused),
