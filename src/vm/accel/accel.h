@@ -116,7 +116,10 @@ struct accel_doorbell {
 int accel_doorbell_add(struct accel *accel, const struct accel_doorbell *bell);
 int accel_doorbell_del(struct accel *accel, const struct accel_doorbell *bell);
 
-/* --- stop, save, restore: every vCPU is outside accel_vcpu_run() and settled --- */
+/* --- stop, save, restore: every vCPU is outside accel_vcpu_run() and settled ---
+ *
+ * To save: accel_paused(), then the get functions. To restore, into this or a new accelerator: the set functions in any
+ * order, then accel_resume(): clocks are set there, last and together. */
 
 struct x86_vcpu_state;    /* accel/x86.h */
 struct x86_machine_state; /* accel/x86.h: PIC, I/O APIC, PIT, clock */
@@ -126,8 +129,11 @@ int accel_vcpu_set_state(struct accel_vcpu *vcpu, const struct x86_vcpu_state *s
 int accel_machine_get_state(struct accel *accel, struct x86_machine_state *ret, struct error *err);
 int accel_machine_set_state(struct accel *accel, const struct x86_machine_state *state,
 			    struct error *err);
-/* Before the vCPUs run again after a stop: the guest's clock goes on from where it stood, and its watchdog is told. */
+/* Right after a stop: notes where the guest's clocks (time stamp counters, paravirtual clock, deadline timers) stand.
+ * Calling it again before accel_resume() changes nothing. */
 int accel_paused(struct accel *accel);
+/* Right before the vCPUs run again: the clocks go on from there, and the guest's watchdog is told. Without an
+ * accel_paused() or a set function before it, does nothing. */
 int accel_resume(struct accel *accel);
 /* Machine reset: interrupt controllers and every vCPU as after power-on; boot registers are set again by the caller. */
 int accel_reset(struct accel *accel, struct error *err);

@@ -55,11 +55,11 @@ struct x86_boot_regs {
 
 /* --- the state of a vCPU: all that a guest can observe in it (SDM volume 3, chapters 2, 3, 11, 13; APM volume 2) --- */
 
-#define X86_XSAVE_BYTES  16384 /* more than any XSAVE area of today */
-#define X86_MAX_MSRS     512
-#define X86_LAPIC_BYTES  1024 /* the register page up to the last register, in its memory layout */
-#define X86_IOAPIC_PINS  24
-#define X86_N_INTERRUPTS 256
+#define X86_XSAVE_BYTES 16384 /* more than any XSAVE area of today */
+#define X86_MAX_MSRS    512
+#define X86_LAPIC_BYTES 1024 /* the register page up to the last register, in its memory layout */
+#define X86_IOAPIC_PINS 24
+#define X86_N_FEATURES  12 /* words of CPUID feature bits: x86_feature_words */
 
 struct x86_segment {
 	uint64_t base;
@@ -122,12 +122,26 @@ struct x86_vcpu_state {
 	struct x86_events events;
 	uint32_t n_msrs;
 	struct x86_msr msrs[X86_MAX_MSRS]; /* TSC and TSC_DEADLINE are not among them */
+	/* The features that the guest was shown. A processor that lacks one of them refuses the state. */
+	uint32_t features[X86_N_FEATURES];
 	uint32_t tsc_khz;
 	uint64_t tsc; /* guest's time stamp counter at the moment x86_machine_state describes */
 	uint64_t tsc_deadline; /* 0: not armed */
 };
 
 extern const struct state_table x86_vcpu_state_table;
+
+/* Where each word of x86_vcpu_state.features comes from. */
+enum x86_register { X86_EAX, X86_EBX, X86_ECX, X86_EDX };
+struct x86_feature_word {
+	uint32_t leaf, subleaf;
+	enum x86_register reg;
+	uint32_t ignore; /* bits that say something else, or that follow the guest's own settings */
+};
+extern const struct x86_feature_word x86_feature_words[X86_N_FEATURES];
+/* 0, or -EINVAL and the first feature that `has` lacks. */
+int x86_features_check(const uint32_t wanted[X86_N_FEATURES], const uint32_t has[X86_N_FEATURES],
+		       struct error *err);
 
 /* --- the machine's interrupt controllers, timer and clock --- */
 

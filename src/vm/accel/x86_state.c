@@ -75,6 +75,40 @@ static const struct state_table msr_table = {
 	STATE_FIELDS(msr_fields),
 };
 
+/* (SDM volume 2, CPUID; APM volume 3, appendix E.) */
+const struct x86_feature_word x86_feature_words[X86_N_FEATURES] = {
+	{1, 0, X86_ECX, 1u << 27 /* OSXSAVE */ | 1u << 3 /* MONITOR: follows MISC_ENABLE */},
+	{1, 0, X86_EDX, 1u << 28 /* HTT: topology */ | 1u << 9 /* APIC: follows APIC_BASE */},
+	{7, 0, X86_EBX, 0},
+	{7, 0, X86_ECX, 1u << 4 /* OSPKE */},
+	{7, 0, X86_EDX, 0},
+	{7, 1, X86_EAX, 0},
+	{0xD, 0, X86_EAX, 0}, /* XCR0 */
+	{0xD, 1, X86_EAX, 0},
+	{0x80000001, 0, X86_ECX, 1u << 1 /* CmpLegacy: topology */},
+	{0x80000001, 0, X86_EDX, 1u << 9},
+	{0x80000008, 0, X86_EBX, 0},
+	{0x40000001, 0, X86_EAX, 0}, /* KVM */
+};
+
+int x86_features_check(const uint32_t wanted[X86_N_FEATURES], const uint32_t has[X86_N_FEATURES],
+		       struct error *err)
+{
+	static const char *const regs[] = {"EAX", "EBX", "ECX", "EDX"};
+
+	for (unsigned i = 0; i < X86_N_FEATURES; i++) {
+		const struct x86_feature_word *w = &x86_feature_words[i];
+		uint32_t missing = wanted[i] & ~has[i] & ~w->ignore;
+
+		if (missing)
+			return error_set(err, -EINVAL,
+					 "the guest was shown a processor feature that this host "
+					 "lacks: CPUID leaf 0x%x, %s bit %d",
+					 w->leaf, regs[w->reg], __builtin_ctz(missing));
+	}
+	return 0;
+}
+
 static int vcpu_post_load(void *obj, struct error *err)
 {
 	const struct x86_vcpu_state *s = obj;
@@ -118,6 +152,7 @@ static const struct state_field vcpu_fields[] = {
 	STATE_UINT_MAX(struct x86_vcpu_state, mp_state, X86_MP_STATES - 1),
 	STATE_STRUCT(struct x86_vcpu_state, events, &events_table),
 	STATE_VSTRUCTS(struct x86_vcpu_state, msrs, n_msrs, &msr_table),
+	STATE_UINTS(struct x86_vcpu_state, features),
 	STATE_UINT(struct x86_vcpu_state, tsc_khz),
 	STATE_UINT(struct x86_vcpu_state, tsc),
 	STATE_UINT(struct x86_vcpu_state, tsc_deadline),

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "base/bits.h"
 #include "base/endian.h"
@@ -19,6 +20,9 @@ static void guest_access(struct guest *g, unsigned vcpu, bool is_pio, uint64_t a
 						     .size = size,
 						     .value = le_load(data, size),
 						     .vcpu = vcpu};
+	if (is_pio && is_write && addr < ARRAY_SIZE(g->written))
+		g->written[addr]++;
+	pthread_cond_broadcast(&g->changed);
 	if (is_pio && is_write && addr == PORT_DONE) {
 		g->done[vcpu] = true;
 		accel_vcpu_kick(g->vcpus[vcpu]);
@@ -47,6 +51,7 @@ int guest_try(struct guest *g, const struct accel_config *config, struct error *
 
 	memset(g, 0, sizeof(*g));
 	pthread_mutex_init(&g->lock, NULL);
+	pthread_cond_init(&g->changed, NULL);
 	g->answer = 0x8877665544332211ULL;
 	own.handlers = (struct accel_handlers){.pio = guest_pio, .mmio = guest_mmio, .opaque = g};
 	r = accel_open(&own, &g->accel, err);
@@ -89,7 +94,64 @@ void guest_fini(struct guest *g)
 		accel_vcpu_free(g->vcpus[i]);
 	accel_close(g->accel);
 	gmem_free(g->mem);
+	pthread_cond_destroy(&g->changed);
 	pthread_mutex_destroy(&g->lock);
+}
+
+static void *guest_thread(void *opaque)
+{
+	struct guest_thread *t = opaque;
+	struct guest *g = t->g;
+	bool stop = false;
+
+	while (!stop) {
+		t->exit = accel_vcpu_run(g->vcpus[t->vcpu]);
+		pthread_mutex_lock(&g->lock);
+		stop = g->stopping || t->exit != ACCEL_EXIT_KICKED;
+		pthread_mutex_unlock(&g->lock);
+	}
+	accel_vcpu_settle(g->vcpus[t->vcpu]);
+	return NULL;
+}
+
+void guest_start(struct guest *g)
+{
+	g->stopping = false;
+	for (unsigned i = 0; i < g->n_vcpus; i++) {
+		g->ends[i] = (struct guest_thread){.g = g, .vcpu = i};
+		assert_int_equal(pthread_create(&g->threads[i], NULL, guest_thread, &g->ends[i]),
+				 0);
+	}
+}
+
+void guest_stop(struct guest *g)
+{
+	pthread_mutex_lock(&g->lock);
+	g->stopping = true;
+	pthread_mutex_unlock(&g->lock);
+	for (unsigned i = 0; i < g->n_vcpus; i++) {
+		accel_vcpu_kick(g->vcpus[i]);
+		pthread_join(g->threads[i], NULL);
+		if (g->ends[i].exit != ACCEL_EXIT_KICKED)
+			fail_msg("vCPU %u: exit %d: %s", i, (int)g->ends[i].exit,
+				 accel_vcpu_error(g->vcpus[i]));
+	}
+}
+
+void guest_wait(struct guest *g, uint16_t port, unsigned times)
+{
+	struct timespec limit;
+	int r = 0;
+
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += 30;
+	pthread_mutex_lock(&g->lock);
+	while (g->written[port] < times && r == 0)
+		r = pthread_cond_timedwait(&g->changed, &g->lock, &limit);
+	pthread_mutex_unlock(&g->lock);
+	if (r)
+		fail_msg("port 0x%x was written %u times instead of %u", port, g->written[port],
+			 times);
 }
 
 /* Page tables that map the first 4 GiB to themselves by 2 MiB pages. */
@@ -105,12 +167,17 @@ static void guest_page_tables(struct guest *g)
 		pd[i] = i << 21 | 0x83;
 }
 
+/* 64-bit code, data and a task state segment at 0x10, 0x18, 0x20: iretq loads the first two again. */
+static const uint64_t gdt[] = {0, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00008B0000000067, 0};
+
 void guest_load(struct guest *g, enum x86_boot_mode mode, const void *code, const void *end)
 {
 	struct x86_boot_regs regs = {
 		.mode = mode,
 		.rip = GUEST_CODE,
 		.rsp = GUEST_STACK,
+		.gdt_base = GUEST_GDT,
+		.gdt_limit = sizeof(gdt) - 1,
 		.cs_selector = 0x10,
 		.ds_selector = 0x18,
 		.tss_selector = 0x20,
@@ -118,6 +185,7 @@ void guest_load(struct guest *g, enum x86_boot_mode mode, const void *code, cons
 	};
 	struct error err = ERROR_INIT;
 
+	assert_int_equal(gmem_write(g->mem, GUEST_GDT, gdt, sizeof(gdt)), 0);
 	assert_int_equal(gmem_write(g->mem, GUEST_CODE, code,
 				    (size_t)((const char *)end - (const char *)code)),
 			 0);

@@ -11,6 +11,7 @@
 #include "vm/accel/x86.h"
 #include "vm/mem/gmem.h"
 
+#define GUEST_GDT   0x500ULL
 #define GUEST_CODE  0x1000ULL
 #define GUEST_STACK 0x8000ULL
 #define GUEST_PAGES 0x9000ULL /* page tables of long mode: the first 4 GiB, one to one */
@@ -33,10 +34,19 @@ struct guest {
 	struct accel_vcpu *vcpus[GUEST_MAX_VCPUS];
 	unsigned n_vcpus;
 	pthread_mutex_t lock;
+	pthread_cond_t changed;
 	struct access log[GUEST_MAX_LOG]; /* [lock] */
 	size_t n_log;                     /* [lock] */
 	uint64_t answer;                  /* low bytes of what a read gives */
 	bool done[GUEST_MAX_VCPUS];       /* [lock] wrote PORT_DONE */
+	unsigned written[256];            /* [lock] how often each low port was written */
+	pthread_t threads[GUEST_MAX_VCPUS];
+	bool stopping; /* [lock] */
+	struct guest_thread {
+		struct guest *g;
+		unsigned vcpu;
+		enum accel_exit exit;
+	} ends[GUEST_MAX_VCPUS];
 };
 
 /* Opens KVM with n vCPUs and 4 MiB of memory; leaves the program with status 77 when there is no KVM. */
@@ -52,6 +62,12 @@ void guest_load(struct guest *g, enum x86_boot_mode mode, const void *code, cons
 		extern const uint8_t payload_##name[], payload_##name##_end[];                     \
 		guest_load(g, mode, payload_##name, payload_##name##_end);                         \
 	})
+
+/* Runs vCPUs on threads of their own until guest_stop(); a failure other than a kick fails the test there. */
+void guest_start(struct guest *g);
+void guest_stop(struct guest *g);
+/* Waits until the guest has written a port so often (in all); fails after half a minute. */
+void guest_wait(struct guest *g, uint16_t port, unsigned times);
 
 /* Runs vCPU 0 on the calling thread until it writes PORT_DONE. */
 void guest_run_done(struct guest *g);

@@ -238,6 +238,23 @@ static int cpuid_clocks(struct kvm *kvm, bool amd)
 	return 0;
 }
 
+/* What the guest is shown, in the words of x86_feature_words. */
+static void cpuid_note_features(struct kvm *kvm)
+{
+	for (unsigned i = 0; i < X86_N_FEATURES; i++) {
+		const struct x86_feature_word *w = &x86_feature_words[i];
+		struct kvm_cpuid_entry2 *e = cpuid_find(kvm->cpuid, w->leaf, w->subleaf);
+
+		if (!e)
+			continue;
+		kvm->features[i] = (w->reg == X86_EAX   ? e->eax
+				    : w->reg == X86_EBX ? e->ebx
+				    : w->reg == X86_ECX ? e->ecx
+							: e->edx) &
+				   ~w->ignore;
+	}
+}
+
 int kvm_cpuid_finish(struct kvm *kvm, struct kvm_vcpu *vcpu)
 {
 	const struct accel_config *c = &kvm->accel.config;
@@ -260,7 +277,10 @@ int kvm_cpuid_finish(struct kvm *kvm, struct kvm_vcpu *vcpu)
 	if (e)
 		e->eax |= BIT(7) /* spin locks wake halted vCPUs */;
 	r = cpuid_topology(kvm, amd);
-	return r < 0 ? r : cpuid_clocks(kvm, amd);
+	if (r == 0)
+		r = cpuid_clocks(kvm, amd);
+	cpuid_note_features(kvm);
+	return r;
 }
 
 /* The identifiers of one vCPU. */

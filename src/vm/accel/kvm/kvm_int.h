@@ -28,16 +28,20 @@ struct kvm_caps {
 	bool tsc_deadline;
 	bool tsc_offset;
 	bool triple_fault_event;
+	bool exception_payload;
 	bool sregs2;
 	bool manual_protect;
 	bool kvmclock_ctrl;
 	bool pmu_disable;
+	bool smm;
+	bool tsc_scaling;
 	int xsave_bytes;
 	int routes;
 	int slots;
 };
 
 struct kvm_vcpu;
+struct kvm_power_on;
 
 /* An MSI that an eventfd or nothing is bound to. */
 struct kvm_route {
@@ -61,6 +65,14 @@ struct kvm {
 	struct kvm_cpuid2 *cpuid; /* the machine's, before what differs by vCPU */
 	uint8_t phys_bits;        /* of a guest-physical address */
 	uint32_t tsc_khz;
+	uint32_t features[X86_N_FEATURES];
+
+	struct kvm_msr_list *msr_list; /* what is saved; entries this kernel refuses are dropped */
+	struct kvm_power_on *power_on; /* vCPU 0 and the controllers before the first instruction */
+
+	/* While the guest's clocks stand still: kvm_clock.c. A vCPU's own part is in struct kvm_vcpu. */
+	bool frozen;
+	uint64_t clock_ns;
 
 	pthread_mutex_t route_lock; /* routes, table */
 	struct kvm_route *routes;   /* [route_lock] */
@@ -76,8 +88,10 @@ struct kvm_vcpu {
 	struct kvm_run *run;
 	uint32_t apic_id;
 	atomic_bool kicked;
-	_Atomic(pid_t) tid; /* of the thread inside kvm_vcpu_run(), or 0 */
-	bool thread_ready;  /* [vCPU's thread] the kick signal is unblocked */
+	_Atomic(pid_t) tid;    /* of the thread inside kvm_vcpu_run(), or 0 */
+	bool thread_ready;     /* [vCPU's thread] the kick signal is unblocked */
+	uint64_t tsc;          /* while frozen */
+	uint64_t tsc_deadline; /* while frozen; 0: not armed */
 };
 
 static inline struct kvm *kvm_of(struct accel *accel)
@@ -151,6 +165,43 @@ int kvm_cpuid_set(struct kvm_vcpu *vcpu, struct error *err);
 /* kvm_msr.c */
 int kvm_msr_filter(struct kvm *kvm);
 int kvm_msr_init(struct kvm_vcpu *vcpu);
+/* May a guest reach it at all? */
+bool kvm_msr_allowed(uint32_t index);
+int kvm_msr_read(const struct kvm_vcpu *vcpu, uint32_t index, uint64_t *ret);
+int kvm_msr_write(const struct kvm_vcpu *vcpu, uint32_t index, uint64_t value);
+
+/* kvm_msr_state.c: all that are part of a vCPU's state. */
+int kvm_msrs_get(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret, struct error *err);
+int kvm_msrs_set(struct kvm_vcpu *vcpu, const struct x86_vcpu_state *state, struct error *err);
+
+/* kvm_regs.c: everything else of it. */
+int kvm_regs_get(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret, struct error *err);
+int kvm_regs_set(struct kvm_vcpu *vcpu, const struct x86_vcpu_state *state, struct error *err);
+int kvm_fpu_get(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret, struct error *err);
+int kvm_fpu_set(struct kvm_vcpu *vcpu, const struct x86_vcpu_state *state, struct error *err);
+int kvm_events_get(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret, struct error *err);
+int kvm_events_set(struct kvm_vcpu *vcpu, const struct x86_vcpu_state *state, struct error *err);
+
+/* kvm_state.c */
+int kvm_vcpu_get_state(struct accel_vcpu *vcpu, struct x86_vcpu_state *ret, struct error *err);
+int kvm_vcpu_set_state(struct accel_vcpu *vcpu, const struct x86_vcpu_state *state,
+		       struct error *err);
+/* Notes the power-on state; vCPU 0 is new. */
+int kvm_power_on_note(struct kvm_vcpu *vcpu, struct error *err);
+int kvm_reset(struct accel *accel, struct error *err);
+
+/* kvm_machine.c */
+int kvm_machine_get_state(struct accel *accel, struct x86_machine_state *ret, struct error *err);
+int kvm_machine_set_state(struct accel *accel, const struct x86_machine_state *state,
+			  struct error *err);
+/* Drops ticks of the 8254 that piled up while the guest stood still. */
+int kvm_pit_forget_ticks(struct kvm *kvm);
+
+/* kvm_clock.c: the clocks stand still from freeze to resume. */
+int kvm_clock_freeze(struct kvm *kvm, struct error *err);
+int kvm_vcpu_clock(const struct kvm_vcpu *vcpu, uint64_t *ret_tsc, uint64_t *ret_deadline);
+int kvm_paused(struct accel *accel);
+int kvm_resume(struct accel *accel);
 
 /* kvm_irq.c */
 int kvm_irq_open(struct kvm *kvm, struct error *err);

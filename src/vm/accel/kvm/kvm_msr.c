@@ -80,6 +80,14 @@ static const struct msr_span allowed[] = {
 	{0xC0011000, 0xC001102F},                           /* configuration of core and caches */
 };
 
+bool kvm_msr_allowed(uint32_t index)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(allowed); i++)
+		if (index >= allowed[i].first && index <= allowed[i].last)
+			return true;
+	return false;
+}
+
 /* The four windows of the numbers above; KVM takes a bitmap for each. */
 #define WINDOW_MSRS 0x1200u
 static const uint32_t windows[] = {0x00000000, 0x4B564D00, 0xC0000000, 0xC0010000};
@@ -110,6 +118,30 @@ int kvm_msr_filter(struct kvm *kvm)
 		};
 	}
 	return kvm_ioctl(kvm->vm_fd, KVM_X86_SET_MSR_FILTER, &filter);
+}
+
+struct one_msr {
+	struct kvm_msrs head;
+	struct kvm_msr_entry entry;
+};
+
+int kvm_msr_read(const struct kvm_vcpu *vcpu, uint32_t index, uint64_t *ret)
+{
+	struct one_msr msr = {.head.nmsrs = 1, .entry.index = index};
+	int r = kvm_ioctl(vcpu->fd, KVM_GET_MSRS, &msr);
+
+	if (r != 1)
+		return r < 0 ? r : -EINVAL;
+	*ret = msr.entry.data;
+	return 0;
+}
+
+int kvm_msr_write(const struct kvm_vcpu *vcpu, uint32_t index, uint64_t value)
+{
+	struct one_msr msr = {.head.nmsrs = 1, .entry = {.index = index, .data = value}};
+	int r = kvm_ioctl(vcpu->fd, KVM_SET_MSRS, &msr);
+
+	return r == 1 ? 0 : r < 0 ? r : -EINVAL;
 }
 
 /* A kernel that is started without firmware expects these: without fast strings Linux drops its best memcpy, with the MTRRs

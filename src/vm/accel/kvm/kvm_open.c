@@ -120,11 +120,14 @@ static void kvm_read_caps(struct kvm *kvm)
 	caps->tsc_deadline = kvm_has(kvm, KVM_CAP_TSC_DEADLINE_TIMER);
 	caps->tsc_offset = kvm_has(kvm, KVM_CAP_VCPU_ATTRIBUTES);
 	caps->triple_fault_event = kvm_has(kvm, KVM_CAP_X86_TRIPLE_FAULT_EVENT);
+	caps->exception_payload = kvm_has(kvm, KVM_CAP_EXCEPTION_PAYLOAD);
 	caps->sregs2 = kvm_has(kvm, KVM_CAP_SREGS2);
 	caps->manual_protect = kvm_has(kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) &
 			       KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
 	caps->kvmclock_ctrl = kvm_has(kvm, KVM_CAP_KVMCLOCK_CTRL);
 	caps->pmu_disable = kvm_has(kvm, KVM_CAP_PMU_CAPABILITY) & KVM_PMU_CAP_DISABLE;
+	caps->smm = kvm_has(kvm, KVM_CAP_X86_SMM);
+	caps->tsc_scaling = kvm_has(kvm, KVM_CAP_TSC_CONTROL);
 	caps->xsave_bytes = MAX(kvm_has(kvm, KVM_CAP_XSAVE2), (int)sizeof(struct kvm_xsave));
 	caps->routes = MIN(kvm_has(kvm, KVM_CAP_IRQ_ROUTING), KVM_MAX_ROUTES);
 	caps->slots = kvm_has(kvm, KVM_CAP_NR_MEMSLOTS);
@@ -153,7 +156,7 @@ static int kvm_configure(struct kvm *kvm, struct error *err)
 		return error_set_errno(err, r, "KVM refuses the addresses it keeps for itself");
 	if (kvm->caps.triple_fault_event)
 		kvm_enable_cap(kvm->vm_fd, KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1);
-	if (kvm_has(kvm, KVM_CAP_EXCEPTION_PAYLOAD))
+	if (kvm->caps.exception_payload)
 		kvm_enable_cap(kvm->vm_fd, KVM_CAP_EXCEPTION_PAYLOAD, 1);
 	/* Performance counters are not part of a vCPU's state; a guest does not get them. */
 	if (kvm->caps.pmu_disable)
@@ -173,6 +176,8 @@ static void kvm_close(struct accel *accel)
 	kvm_irq_close(kvm);
 	kvm_mem_free(kvm);
 	free(kvm->cpuid);
+	free(kvm->msr_list);
+	free(kvm->power_on);
 	if (kvm->vm_fd >= 0)
 		close(kvm->vm_fd);
 	if (kvm->kvm_fd >= 0)
@@ -253,4 +258,11 @@ const struct accel_ops kvm_accel_ops = {
 	.irqfd_detach = kvm_irqfd_detach,
 	.doorbell_add = kvm_doorbell_add,
 	.doorbell_del = kvm_doorbell_del,
+	.vcpu_get_state = kvm_vcpu_get_state,
+	.vcpu_set_state = kvm_vcpu_set_state,
+	.machine_get_state = kvm_machine_get_state,
+	.machine_set_state = kvm_machine_set_state,
+	.paused = kvm_paused,
+	.resume = kvm_resume,
+	.reset = kvm_reset,
 };

@@ -34,7 +34,7 @@ static int kvm_vcpu_open(struct kvm_vcpu *vcpu, struct error *err)
 	if (r < 0)
 		return error_set_errno(err, r, "KVM refuses the first registers of vCPU %u",
 				       vcpu->base.index);
-	return 0;
+	return vcpu->base.index == 0 ? kvm_power_on_note(vcpu, err) : 0;
 }
 
 int kvm_vcpu_new(struct accel *accel, unsigned index, struct accel_vcpu **ret, struct error *err)
