@@ -23,6 +23,8 @@ static void guest_access(struct guest *g, unsigned vcpu, bool is_pio, uint64_t a
 	if (is_pio && is_write && addr < ARRAY_SIZE(g->written))
 		g->written[addr]++;
 	pthread_cond_broadcast(&g->changed);
+	if (is_pio && addr != 0 && addr == g->kick_at)
+		accel_vcpu_kick(g->vcpus[vcpu]);
 	if (is_pio && is_write && addr == PORT_DONE) {
 		g->done[vcpu] = true;
 		accel_vcpu_kick(g->vcpus[vcpu]);

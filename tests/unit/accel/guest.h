@@ -38,6 +38,7 @@ struct guest {
 	struct access log[GUEST_MAX_LOG]; /* [lock] */
 	size_t n_log;                     /* [lock] */
 	uint64_t answer;                  /* low bytes of what a read gives */
+	uint16_t kick_at;                 /* an access to this port kicks its vCPU; 0: none */
 	bool done[GUEST_MAX_VCPUS];       /* [lock] wrote PORT_DONE */
 	unsigned written[256];            /* [lock] how often each low port was written */
 	pthread_t threads[GUEST_MAX_VCPUS];

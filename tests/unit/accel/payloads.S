@@ -286,9 +286,6 @@ payload long_compute
 	movq %rax, %cr0
 	movl $0x620, %eax /* CR4: PAE, OSFXSR, OSXMMEXCPT */
 	movq %rax, %cr4
-	movl $1, %eax
-	movq %rax, %xmm0
-	movq %rax, %xmm1
 	movabsq $6364136223846793005, %r8
 	movabsq $1442695040888963407, %r9
 	movl $0x1234, %r10d
@@ -297,24 +294,30 @@ payload long_compute
 	xorl %edx, %edx
 	wrmsr
 	movl $2, %r15d
-1:	movl $1500, %ecx
+1:	movq %r10, 0x2100
+	movq %r8, 0x2108
+	movups 0x2100, %xmm1 /* interpreters know how to move vectors, but not how to compute */
+	movups %xmm1, 0x2110
+	movups 0x2108, %xmm9
+	movl $1500, %ecx
 2:	imulq %r8, %r10
 	addq %r9, %r10
-	movq %r10, %xmm2
-	paddq %xmm2, %xmm0
-	pxor %xmm0, %xmm1
 	pushq %r10
 	popq %r11
 	addq %r11, 0x2000
 	loop 2b
 	inl $0x57, %eax
 	addq %rax, %r10
+	movups %xmm9, 0x2120
+	addq 0x2120, %r10
+	addq 0x2128, %r10
 	decl %r15d
 	jnz 1b
 	movl $0x176, %ecx
 	rdmsr
 	addq %rax, %r10
-	movq %xmm1, %rax
+	movups %xmm1, 0x2130
+	movq 0x2130, %rax
 	addq %r10, %rax
 	addq 0x2000, %rax
 	outl %eax, $0x54
