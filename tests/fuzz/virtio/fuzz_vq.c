@@ -2,7 +2,6 @@
  * A virtqueue over memory that the input fills: both formats, all features, requests taken, written to, given back alone or
  * in batches, while the rings change in between.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -52,7 +51,7 @@ static void give(struct machine *m, unsigned mask, uint32_t written)
 
 static void step(struct machine *m, const uint8_t *op)
 {
-	switch (op[0] % 5) {
+	switch (op[0] % 4) {
 	case 0:
 		memcpy(gmem_ptr(m->mem, (op[1] << 8 | op[2]) & ~3u, 4), op + 2, 4);
 		break;
@@ -62,8 +61,6 @@ static void step(struct machine *m, const uint8_t *op)
 	case 2:
 		vq_kicks_off(&m->vq);
 		vq_kicks_on(&m->vq);
-		break;
-	case 3:
 		m->reqs[BITS] = (struct vq_req){.iov = m->iov[BITS], .max_iov = 32};
 		if (vq_pop(&m->vq, &m->reqs[BITS]) > 0)
 			vq_unpop(&m->vq, &m->reqs[BITS]);
@@ -85,14 +82,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	gmem_add(m.mem, RAM, 4 * KIB, false, "more", NULL);
 	gmem_dirty_start(m.mem);
 	vq_init(&m.vq, m.mem, 256);
-	m.vq.packed = data[0] & 1;
-	m.vq.event_idx = data[0] & 2;
-	m.vq.indirect = data[0] & 4;
+	m.vq.packed = data[0] & 1, m.vq.event_idx = data[0] & 2, m.vq.indirect = data[0] & 4;
 	m.vq.size = data[1];
 	m.vq.desc = data[2] * 16u;
 	m.vq.avail = data[3] * 64u;
 	m.vq.used = data[4] * 256u;
-	/* A part of the input is what memory holds, from the start; the rest is steps. */
+	/* Steps, then what memory holds. */
 	steps = MIN((size_t)data[5] * 4, size);
 	memcpy(gmem_ptr(m.mem, 0, RAM), data + steps, MIN(size - steps, RAM));
 	vq_enable(&m.vq);
