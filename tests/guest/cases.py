@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest tests: stock Debian kernels and roots on vireo-vmm. Each case is a function; @case names what it shows.
+
+They run on a host with real KVM (see run-suite). A case fails by raising; it is long when it does not belong into the
+quick run.
+"""
+
+import hashlib
+import http.server
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+
+from harness import Failure, Guest, artefact, linux, script
+
+CASES = []
+
+
+def case(long=False):
+    def register(function):
+        CASES.append((function.__name__.replace("_", "-"), function, long))
+        return function
+    return register
+
+
+def boots(cpus, memory, flavour="cloud", low=0, **options):
+    """Boots to a shell script that says what it sees; returns MemTotal in KiB."""
+    seen = "uname -r; echo CPUS:$(nproc); grep MemTotal /proc/meminfo; dmesg | grep -iE 'oops|BUG:|lockup|call trace'; true"
+    with Guest(*linux(flavour, script(seen), cpus=cpus, memory=memory, **options)) as guest:
+        status = guest.wait(120)
+        text = guest.text()
+    if status != 0 or "VIREO-EXIT:0" not in text:
+        raise Failure(f"status {status}:\n{text[-3000:]}")
+    if f"CPUS:{cpus}\r" not in text:
+        raise Failure(f"not {cpus} vCPUs:\n{text[-1500:]}")
+    if re.search(r"oops|BUG:|lockup|Call Trace", text, re.IGNORECASE):
+        raise Failure(f"the kernel complained:\n{text[-3000:]}")
+    total = int(re.search(r"MemTotal:\s+(\d+) kB", text)[1])
+    if total < low:
+        raise Failure(f"only {total} KiB of {memory}")
+    return total
+
+
+@case()
+def boots_with_1_vcpu_and_64_mib():
+    boots(1, "64M", low=30 * 1024)
+
+
+@case()
+def boots_with_2_vcpus_and_1_gib():
+    boots(2, "1G", low=900 * 1024)
+
+
+@case()
+def boots_with_4_vcpus():
+    boots(4, "256M")
+
+
+@case()
+def boots_with_more_than_4_gib():
+    boots(2, "6G", low=5700 * 1024)
+
+
+@case()
+def boots_the_generic_kernel():
+    boots(2, "256M", flavour="generic")
+
+
+@case()
+def boots_an_elf_kernel_by_pvh():
+    with Guest("--kernel", artefact("vmlinux-cloud"), "--initrd", artefact("initrd-cloud"), "--append",
+               "console=ttyS0 panic=-1 " + script("echo PVH"), "--memory", "256M") as guest:
+        status = guest.wait(120)
+        if status != 0 or "VIREO-EXIT:0" not in guest.text():
+            raise Failure(f"status {status}:\n{guest.text()[-2000:]}")
+
+
+class Root:
+    """A private copy of the small Debian root."""
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="vireo-root-", dir=os.environ.get("VIREO_TEST_DIR"))
+        self.path = pathlib.Path(self.folder.name, "root.img")
+        subprocess.run(["cp", "--sparse=always", artefact("root-small"), str(self.path)], check=True)
+        self.path.chmod(0o644)
+        return self.path
+
+    def __exit__(self, *exc):
+        self.folder.cleanup()
+
+
+def debian(disk, *more, **options):
+    """The arguments of a machine with the Debian root on virtio-blk."""
+    settings = {"cpus": 2, "memory": "512M", "disk": f"path={disk}", **options}
+    return linux("cloud", "root=/dev/vda rw quiet", **settings) + list(more)
+
+
+def login(guest, timeout=180):
+    guest.expect(r"root@\S+:~# ", timeout)
+    guest.send("stty -echo; PS1='READY# '\n")
+    guest.expect("\nREADY# ")
+
+
+def need(status, wanted, guest):
+    if status != wanted:
+        raise Failure(f"status {status} instead of {wanted}:\n{guest.text()[-2000:]}")
+
+
+@case()
+def debian_reaches_its_login_and_the_power_button_ends_it():
+    with Root() as disk, Guest(*debian(disk), qmp=True) as guest:
+        login(guest)
+        state = guest.command("systemctl is-system-running --wait || true").strip()
+        if state != "running":
+            raise Failure(f"systemd says {state!r}:\n" + guest.command("systemctl --failed --no-pager; true"))
+        guest.qmp.execute("system_powerdown")
+        guest.qmp.event("POWERDOWN")
+        if guest.qmp.event("SHUTDOWN", 90)["data"] != {"guest": True, "reason": "guest-shutdown"}:
+            raise Failure("SHUTDOWN does not say that the guest did it")
+        need(guest.wait(), 0, guest)
+
+
+@case()
+def reboot_and_reset_from_both_sides():
+    with Guest(*linux("cloud", cpus=2, memory="256M"), qmp=True) as guest:
+        guest.expect("# ", 60)
+        guest.send("reboot -f\n")
+        if not guest.qmp.event("RESET")["data"]["guest"]:
+            raise Failure("RESET does not say that the guest did it")
+        guest.expect("Linux version", 30)
+        guest.expect("# ", 60)
+        guest.qmp.execute("system_reset")
+        if guest.qmp.event("RESET")["data"]["guest"]:
+            raise Failure("RESET says that the guest did it")
+        guest.expect("Linux version", 30)
+        guest.expect("# ", 60)
+        guest.send("poweroff -f\n")
+        need(guest.wait(), 0, guest)
+
+
+@case()
+def no_reboot_ends_where_the_guest_restarts():
+    with Guest(*linux("cloud", script("reboot -f"), cpus=1, memory="128M"), "--no-reboot") as guest:
+        need(guest.wait(60), 0, guest)
+        if guest.text().count("Linux version") > 1:
+            raise Failure("it restarted")
+
+
+@case()
+def a_triple_fault_is_a_reset():
+    with Guest(*linux("cloud", "reboot=t " + script("reboot -f"), cpus=1, memory="128M"), "--no-reboot") as guest:
+        need(guest.wait(60), 0, guest)
+
+
+@case()
+def a_guest_panic_is_reported():
+    with Guest(*linux("cloud", cpus=1, memory="128M"), qmp=True) as guest:
+        guest.expect("# ", 60)
+        guest.send("modprobe pvpanic-mmio 2>/dev/null; echo c > /proc/sysrq-trigger\n")
+        guest.qmp.event("GUEST_PANICKED")
+        need(guest.wait(60), 3, guest)
+
+
+@case()
+def stop_freezes_and_cont_resumes():
+    loop = "while :; do echo UP:$(cut -d' ' -f1 /proc/uptime); usleep 200000; done"
+    with Guest(*linux("cloud", script(loop), cpus=2, memory="256M"), qmp=True) as guest:
+        guest.expect(r"UP:\d", 60)
+        guest.qmp.execute("stop")
+        guest.qmp.event("STOP")
+        if guest.qmp.execute("query-status")["status"] != "paused":
+            raise Failure("not paused")
+        deadline = time.monotonic() + 25
+        try:
+            # What was printed before the stop arrives; then silence for longer than the soft-lockup watchdog waits.
+            while True:
+                guest.expect(r"UP:[0-9.]+\r\n", 2)
+        except Failure:
+            before = float(re.findall(rb"UP:([0-9.]+)\r\n", guest.output)[-1])
+        time.sleep(max(0, deadline - time.monotonic()))
+        guest.qmp.execute("cont")
+        guest.qmp.event("RESUME")
+        after = float(guest.expect(r"UP:([0-9.]+)\r\n", 20)[1])
+        for _ in range(10):
+            guest.expect(r"UP:([0-9.]+)\r\n", 20)
+        if after - before > 5:
+            raise Failure(f"the guest's clock went on while it was stopped: {before} to {after}")
+        if re.search(rb"lockup|rcu.*stall|clocksource.*unstable", guest.output):
+            raise Failure(guest.text()[-2000:])
+
+
+def survives_kill(megabytes):
+    with tempfile.TemporaryDirectory(prefix="vireo-kill-", dir=os.environ.get("VIREO_TEST_DIR")) as folder:
+        disk = pathlib.Path(folder, "data.img")
+        with open(disk, "wb") as f:
+            f.truncate((megabytes + 64) << 20)
+        write = (f"dd if=/dev/urandom of=/tmp/seed bs=1M count=1 2>/dev/null; md5sum < /tmp/seed; "
+                 f"for i in $(seq {megabytes}); do cat /tmp/seed; done | dd of=/dev/vda bs=1M conv=fsync 2>/dev/null; "
+                 "echo WRITTEN:$(md5sum < /tmp/seed | cut -d' ' -f1); sleep 1000")
+        with Guest(*linux("cloud", script(write), cpus=2, memory="256M", disk=f"path={disk}")) as guest:
+            seed = guest.expect(r"WRITTEN:([0-9a-f]{32})", 300)[1].decode()
+            guest.process.send_signal(signal.SIGKILL)
+        whole = hashlib.md5()
+        with open(disk, "rb") as f:
+            for i in range(megabytes):
+                block = f.read(1 << 20)
+                if hashlib.md5(block).hexdigest() != seed:
+                    raise Failure(f"megabyte {i} differs on the host")
+                whole.update(block)
+        read = f"echo READ:$(dd if=/dev/vda bs=1M count={megabytes} 2>/dev/null | md5sum | cut -d' ' -f1)"
+        with Guest(*linux("cloud", script(read), cpus=2, memory="256M", disk=f"path={disk},readonly=on")) as guest:
+            got = guest.expect(r"READ:([0-9a-f]{32})", 300)[1].decode()
+            if got != whole.hexdigest():
+                raise Failure(f"the guest reads {got}, the host {whole.hexdigest()}")
+            need(guest.wait(), 0, guest)
+
+
+@case()
+def what_was_synced_survives_kill_9():
+    survives_kill(128)
+
+
+@case(long=True)
+def one_gib_synced_survives_kill_9():
+    survives_kill(1024)
+
+
+@case()
+def the_balloon_gives_memory_back():
+    with Guest(*linux("cloud", cpus=1, memory="512M", balloon="on,free-page-reporting=off"), qmp=True) as guest:
+        guest.expect("# ", 60)
+        guest.send("PS1='READY# '; stty -echo\n")
+        guest.expect("\nREADY# ")
+        guest.command("mkdir -p /m && mount -t tmpfs -o size=90% m /m && dd if=/dev/urandom of=/m/f bs=1M count=300 && rm /m/f", 120)
+        full = guest.rss_kib()[1]
+        guest.qmp.execute("balloon", value=192 << 20)
+        while guest.qmp.event("BALLOON_CHANGE", 60)["data"]["actual"] > 192 << 20:
+            pass
+        small = guest.rss_kib()[1]
+        if guest.qmp.execute("query-balloon")["actual"] != 192 << 20:
+            raise Failure("query-balloon differs")
+        if small > 200 * 1024 or full - small < 150 * 1024:
+            raise Failure(f"guest RAM resident: {full} KiB, {small} KiB with the balloon")
+        guest.qmp.execute("balloon", value=512 << 20)
+        while guest.qmp.event("BALLOON_CHANGE", 60)["data"]["actual"] < 512 << 20:
+            pass
+        guest.command("dd if=/dev/zero of=/m/g bs=1M count=300", 60)
+        print(f"# guest RAM resident: {full} KiB, {small} KiB with the balloon at 192 MiB")
+
+
+@case()
+def free_pages_are_reported():
+    with Guest(*linux("cloud", cpus=1, memory="512M")) as guest:
+        guest.expect("# ", 60)
+        guest.send("PS1='READY# '; stty -echo\n")
+        guest.expect("\nREADY# ")
+        guest.command("mkdir -p /m && mount -t tmpfs -o size=90% m /m && dd if=/dev/urandom of=/m/f bs=1M count=300", 120)
+        full = guest.rss_kib()[1]
+        guest.command("rm /m/f")
+        end = time.monotonic() + 60
+        while guest.rss_kib()[1] > full - 200 * 1024:
+            if time.monotonic() > end:
+                raise Failure(f"guest RAM resident stays at {guest.rss_kib()[1]} KiB of {full} KiB")
+            guest.command("sleep 1")
+
+
+class Server:
+    """An HTTP server of the host with one page."""
+
+    PAGE = b"from the host\n"
+
+    def __init__(self, address="127.0.0.1"):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(Server.PAGE)))
+                self.end_headers()
+                self.wfile.write(Server.PAGE)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer((address, 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@case()
+def http_over_user_mode_both_ways():
+    server = Server()
+    with Root() as disk, Guest(*debian(disk, net="user,hostfwd=tcp:127.0.0.1:8022-:80")) as guest:
+        login(guest)
+        guest.command("/lib/systemd/systemd-networkd-wait-online --any --timeout=60", 90)
+        gateway = guest.command("ip -4 route show default | awk '{print $3; exit}'").strip()
+        page = guest.command(f"curl -sS --max-time 30 http://{gateway}:{server.port}/", 60)
+        if page != Server.PAGE.decode():
+            raise Failure(f"the guest got {page!r}")
+        guest.send("while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nfrom the guest\\n' | busybox nc -l -p 80; done "
+                   "2>/dev/null & echo LISTENS\n")
+        guest.expect("LISTENS\r\n")
+        end = time.monotonic() + 30
+        got = ""
+        while "from the guest" not in got and time.monotonic() < end:
+            got = subprocess.run(["curl", "-sS", "--max-time", "5", "http://127.0.0.1:8022/"], stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT, text=True, check=False).stdout
+        if "from the guest" not in got:
+            raise Failure(f"the host got {got!r}")
+
+
+def iperf(extra):
+    """iperf3 both ways between the host and a guest on a tap."""
+    name = "vtap0"
+    subprocess.run(["ip", "tuntap", "add", name, "mode", "tap", "vnet_hdr"], check=True)
+    try:
+        subprocess.run(["ip", "addr", "add", "10.99.0.1/24", "dev", name], check=True)
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        server = subprocess.Popen(["iperf3", "-s", "-B", "10.99.0.1"], stdout=subprocess.DEVNULL)
+        try:
+            with Root() as disk, Guest(*debian(disk, net=f"tap,ifname={name}{extra}")) as guest:
+                login(guest)
+                device = guest.command("ls /sys/class/net | grep -v lo").split()[0]
+                guest.command(f"ip link set {device} up && ip addr add 10.99.0.2/24 dev {device}")
+                for way in ("", "-R"):
+                    text = guest.command(f"iperf3 -c 10.99.0.1 -t 3 {way} --connect-timeout 5000 | tail -4", 60)
+                    rate = re.search(r"([0-9.]+ [GM]bits/sec).*receiver", text)
+                    if not rate:
+                        raise Failure(text)
+                    print(f"# iperf3 {way or '  '} {rate[1]}")
+        finally:
+            server.kill()
+            server.wait()
+    finally:
+        subprocess.run(["ip", "link", "del", name], check=False)
+
+
+@case()
+def iperf3_over_tap():
+    iperf("")
+
+
+@case()
+def iperf3_over_vhost_net():
+    iperf(",vhost=on")
+
+
+@case()
+def it_runs_on_the_terminal_of_a_pipe_and_answers_bad_input():
+    """What a user gets wrong: status 2 and a message that names it."""
+    with tempfile.TemporaryDirectory() as folder:
+        small = pathlib.Path(folder, "odd.img")
+        small.write_bytes(b"x" * 1000)
+        empty = pathlib.Path(folder, "empty")
+        empty.write_bytes(b"")
+        kernel = artefact("kernel-cloud")
+        cut = pathlib.Path(folder, "cut")
+        cut.write_bytes(pathlib.Path(kernel).read_bytes()[:100000])
+        big = pathlib.Path(folder, "big")
+        with open(big, "wb") as f:
+            f.truncate(200 << 20)
+        good = ["--kernel", kernel, "--memory", "128M", "--serial", "none"]
+        bad = [
+            (["--kernel", "/no/such/kernel"], "/no/such/kernel"),
+            (["--kernel", empty], str(empty)),
+            (["--kernel", cut], str(cut)),
+            (["--kernel", shutil.which("python3")], "python3"),
+            ([*good, "--initrd", big], str(big)),
+            ([*good, "--memory", "0"], "memory"),
+            ([*good, "--memory", "100000001b"], "memory"),
+            ([*good, "--memory", "100000T"], "memory"),
+            ([*good, "--cpus", "0"], "cpus"),
+            ([*good, "--cpus", "256"], "cpus"),
+            ([*good, "--disk", "path=/no/such/disk"], "/no/such/disk"),
+            ([*good, "--disk", f"path={folder}"], folder),
+            ([*good, "--disk", f"path={small}"], "512"),
+            ([*good, "--net", "tap,ifname=nosuchtap0"], "nosuchtap0"),
+            ([*good, "--net", "null,mac=52:54:00:00:00:01", "--net", "null,mac=52:54:00:00:00:01"],
+             "52:54:00:00:00:01"),
+            ([*good, "--disk", f"path={big}", "--disk", f"path={big}"], str(big)),
+            ([*good, "--memroy", "1G"], "--memory"),
+        ]
+        for args, word in bad:
+            with Guest(*args) as guest:
+                status = guest.wait(20)
+                if status != 2 or word not in guest.text():
+                    raise Failure(f"{args}: status {status}, message {guest.text()!r} without {word!r}")
+
+
+@case()
+def a_disk_in_use_is_refused():
+    with tempfile.TemporaryDirectory() as folder:
+        disk = pathlib.Path(folder, "d.img")
+        with open(disk, "wb") as f:
+            f.truncate(1 << 20)
+        args = linux("cloud", script("echo HERE; sleep 100"), memory="128M", disk=f"path={disk}")
+        with Guest(*args) as first:
+            first.expect("HERE", 60)
+            with Guest(*args) as second:
+                need(second.wait(20), 2, second)
+                if str(disk) not in second.text():
+                    raise Failure(second.text())
