@@ -33,10 +33,10 @@ static void request(struct machine *m, const uint8_t *op, const uint8_t *rest, s
 		{MEMORY + op[4] * 512u, len[1], (op[5] & 3) != 0},
 	};
 
+	q->indirect = op[5] & 4;
 	if (!q->size || !driver_has_room(q, 2))
 		return;
 	memcpy(harness_ptr(m->h, bufs[0].gpa, 256), rest, MIN(left, (size_t)256));
-	q->indirect = op[5] & 4;
 	driver_add(q, bufs, 1u + (op[5] >> 3 & 1));
 	if (op[5] & 16)
 		driver_kick_now(q);
