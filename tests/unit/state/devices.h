@@ -18,6 +18,7 @@
 struct rig {
 	struct harness *h;
 	struct device *dev;
+	const char *missing; /* why there is no device: the host lacks something */
 	struct driver driver;
 	struct chardev *chr;
 	struct image *image;

@@ -1,6 +1,7 @@
 /* virtio devices: each is stopped with a request that it has not answered. */
 #include "state/devices.h"
 
+#include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include "vm/devices/virtio_console.h"
 #include "vm/devices/virtio_net.h"
 #include "vm/devices/virtio_rng.h"
+#include "vm/devices/virtio_vsock.h"
 
 static void add(struct rig *rig, unsigned queue, const struct driver_buf *bufs, unsigned n)
 {
@@ -240,11 +242,44 @@ static void net_go_on(struct rig *rig)
 	driver_stop(&rig->driver);
 }
 
+/* --- sockets: the guest waits for events; connections do not move --- */
+
+static void vsock_make(struct rig *rig)
+{
+	const struct virtio_vsock_config config = {.id = "vsock0", .cid = 4243, .slot = RIG_SLOT};
+	struct error err = ERROR_INIT;
+	int r = virtio_vsock_new(&rig->h->env, &config, &rig->dev, &err);
+
+	if (r == -EOPNOTSUPP)
+		rig->missing = "this kernel has no vhost-vsock, or not for us";
+	else if (r < 0)
+		fail_msg("%s", err.text);
+}
+
+static void vsock_drive(struct rig *rig)
+{
+	struct driver_buf event = {.len = 8, .writable = true};
+
+	driver_start(&rig->driver, rig->h, RIG_SLOT, DRIVER_ALL);
+	event.gpa = rig->gpa = harness_alloc(rig->h, event.len);
+	memset(harness_ptr(rig->h, event.gpa, 8), 0xFF, 8);
+	add(rig, 2, &event, 1);
+	harness_run(rig->h);
+}
+
+static void vsock_go_on(struct rig *rig)
+{
+	assert_int_equal(driver_wait(&rig->driver.queues[2], NULL), 4);
+	assert_int_equal(le_load(harness_ptr(rig->h, rig->gpa, 4), 4), 0); /* TRANSPORT_RESET */
+	driver_stop(&rig->driver);
+}
+
 const struct device_entry virtio_entries[] = {
 	{"virtio-balloon", false, balloon_make, balloon_drive, balloon_go_on},
 	{"virtio-blk", false, blk_make, blk_drive, blk_go_on},
 	{"virtio-console", false, console_make, console_drive, console_go_on},
 	{"virtio-net", false, net_make, net_drive, net_go_on},
 	{"virtio-rng", false, rng_make, rng_drive, rng_go_on},
+	{"virtio-vsock", false, vsock_make, vsock_drive, vsock_go_on},
 };
 const size_t n_virtio_entries = ARRAY_SIZE(virtio_entries);
