@@ -532,8 +532,8 @@ static void driver_check_dirty(struct driver_queue *q, const struct driver_req *
 bool driver_used(struct driver_queue *q, unsigned *ret_id, uint32_t *ret_len)
 {
 	struct driver_req *req;
-	unsigned id;
-	uint32_t len;
+	unsigned id = 0;
+	uint32_t len = 0;
 
 	if (!(q->packed ? packed_used : split_used)(q, &id, &len))
 		return false;

@@ -104,10 +104,8 @@ static bool pci_bar_place(struct pci_device *pci, unsigned i)
 		return true;
 	addr = pci_bar_load(pci, i);
 	if (!pci_bar_in_window(pci->bus, bar, addr)) {
-		/* All ones is how a size is asked for; zero is a BAR that has no address yet. */
-		uint64_t ones = bar->is_64bit ? UINT64_MAX : UINT32_MAX;
-
-		return addr == 0 || addr == (ones & ~(bar->size - 1));
+		/* All ones is how a size is asked for, by halves; zero is a BAR that has no address yet. */
+		return addr == 0 || (uint32_t)addr == (uint32_t) ~(bar->size - 1);
 	}
 	bar->region.base = addr;
 	if (bus_map(pci->bus->env.bus, &bar->region) < 0)

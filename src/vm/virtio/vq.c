@@ -13,7 +13,8 @@
 
 void vq_init(struct vq *vq, struct gmem *mem, uint16_t max_size)
 {
-	*vq = (struct vq){.mem = mem, .max_size = MIN(max_size, (uint16_t)VQ_MAX_SIZE)};
+	*vq = (struct vq){.mem = mem};
+	vq->max_size = MIN(max_size, (uint16_t)VQ_MAX_SIZE);
 	pthread_mutex_init(&vq->lock, NULL);
 	vq_reset(vq);
 }
