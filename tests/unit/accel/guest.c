@@ -219,3 +219,33 @@ void guest_expect(struct guest *g, size_t i, bool is_pio, bool is_write, uint64_
 			 a->is_pio ? "port" : "memory", a->is_write ? "write" : "read", a->size,
 			 (unsigned long long)a->addr, (unsigned long long)a->value);
 }
+
+static uint32_t field_count(const struct state_field *f, const uint8_t *obj)
+{
+	uint32_t n;
+
+	if (f->count_offset == STATE_NO_COUNT)
+		return (uint32_t)f->max_count;
+	memcpy(&n, obj + f->count_offset, sizeof(n));
+	return n;
+}
+
+void assert_states_equal(const struct state_table *table, const void *a, const void *b)
+{
+	for (size_t i = 0; i < table->n_fields; i++) {
+		const struct state_field *f = &table->fields[i];
+		const uint8_t *fa = (const uint8_t *)a + f->offset;
+		const uint8_t *fb = (const uint8_t *)b + f->offset;
+		uint32_t n = field_count(f, a);
+
+		if (n != field_count(f, b) || n > f->max_count)
+			fail_msg("%s.%s: %u and %u elements", table->name, f->name, n,
+				 field_count(f, b));
+		for (uint32_t e = 0; e < n; e++) {
+			if (f->kind == STATE_KIND_STRUCT)
+				assert_states_equal(f->table, fa + e * f->size, fb + e * f->size);
+			else if (memcmp(fa + e * f->size, fb + e * f->size, f->size) != 0)
+				fail_msg("%s.%s: element %u differs", table->name, f->name, e);
+		}
+	}
+}

@@ -75,3 +75,6 @@ void guest_run_done(struct guest *g);
 /* The i-th logged access equals this. */
 void guest_expect(struct guest *g, size_t i, bool is_pio, bool is_write, uint64_t addr,
 		  unsigned size, uint64_t value);
+
+/* Fails with the field's name where two objects differ in what their table describes. */
+void assert_states_equal(const struct state_table *table, const void *a, const void *b);

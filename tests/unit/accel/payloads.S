@@ -271,7 +271,7 @@ payload real_second
 	movw %ax, %ds
 	movl $20000, %ecx
 1:	lock incl 0x2000
-	loopl 1b
+	loop 1b
 	movb $1, 0x2010
 	outb %al, $0x56
 2:	hlt

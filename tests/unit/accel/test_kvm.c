@@ -108,6 +108,32 @@ static void bad_configurations_are_refused(void **state)
 	}
 }
 
+static void as_many_as_there_may_be(void **state)
+{
+	struct accel_config config = {.kind = ACCEL_KVM,
+				      .n_vcpus = ACCEL_MAX_VCPUS,
+				      .sockets = ACCEL_MAX_VCPUS,
+				      .cores = 1,
+				      .threads = 1};
+	struct accel_vcpu *vcpus[ACCEL_MAX_VCPUS];
+	struct error err = ERROR_INIT;
+	struct accel *accel = NULL;
+	struct guest g;
+
+	(void)state;
+	guest_init(&g, 1); /* leaves here when there is no KVM */
+	guest_fini(&g);
+	if (accel_open(&config, &accel, &err) < 0)
+		fail_msg("%s", err.text);
+	for (unsigned i = 0; i < ACCEL_MAX_VCPUS; i++)
+		if (accel_vcpu_new(accel, i, &vcpus[i], &err) < 0)
+			fail_msg("%s", err.text);
+	assert_int_equal(accel_vcpu_new(accel, 3, &vcpus[3], &err), -EEXIST);
+	for (unsigned i = 0; i < ACCEL_MAX_VCPUS; i++)
+		accel_vcpu_free(vcpus[i]);
+	accel_close(accel);
+}
+
 static void memory_where_kvm_keeps_its_own_is_refused(void **state)
 {
 	struct error err = ERROR_INIT;
@@ -135,6 +161,7 @@ int main(void)
 		cmocka_unit_test(memory_of_all_widths),
 		cmocka_unit_test(a_triple_fault_is_a_reset),
 		cmocka_unit_test(bad_configurations_are_refused),
+		cmocka_unit_test(as_many_as_there_may_be),
 		cmocka_unit_test(memory_where_kvm_keeps_its_own_is_refused),
 	};
 

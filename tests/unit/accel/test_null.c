@@ -125,7 +125,6 @@ static void kicks_end_waits(void **state)
 	assert_int_equal(accel_vcpu_run(g.vcpus[0]), ACCEL_EXIT_KICKED);
 	assert_int_equal(g.n_log, 0);
 	guest_start(&g);
-	accel_vcpu_kick(g.vcpus[0]);
 	guest_wait(&g, 1, 1);
 	for (unsigned i = 0; i < 100; i++)
 		accel_vcpu_kick(g.vcpus[0]);
@@ -145,7 +144,7 @@ static void interrupts_are_waited_for_and_recorded(void **state)
 		  "1: idle\n"
 		  "out 1 1 1\nwait-irq 4 1\nout 2 1 1\nwait-irq 4 0\nout 3 1 1\n"
 		  "wait-msi 0x31\nout 4 1 1\nwait-msi\nout 5 1 1\nwait-msi 0x33\nout 6 1 1\n"
-		  "msi 0xfee01000 0x44\nidle\n");
+		  "msi 0xfee01000 0x44\nout 7 1 1\nidle\n");
 	guest_start(&g);
 	guest_wait(&g, 1, 1);
 	accel_irq_line(g.accel, 4, true);
@@ -161,7 +160,7 @@ static void interrupts_are_waited_for_and_recorded(void **state)
 	route = accel_irqfd_attach(g.accel, fd, 0xfee00000, 0x32);
 	assert_int_equal(accel_irqfd_update(g.accel, route, 0xfee00000, 0x33), 0);
 	eventfd_signal(fd);
-	guest_wait(&g, 6, 1);
+	guest_wait(&g, 7, 1);
 	assert_int_equal(accel_irqfd_detach(g.accel, route), 0);
 	assert_int_equal(accel_irqfd_detach(g.accel, route), -EINVAL);
 	guest_stop(&g);

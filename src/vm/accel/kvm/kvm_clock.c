@@ -98,8 +98,11 @@ static int tsc_thaw_offsets(struct kvm *kvm)
 {
 	struct kvm_vcpu *first = kvm->vcpus[0];
 	uint64_t offset, now;
-	int r = tsc_offset_get(first, &offset);
+	int r;
 
+	if (!first)
+		return 0;
+	r = tsc_offset_get(first, &offset);
 	if (r == 0)
 		r = kvm_msr_read(first, MSR_TSC, &now);
 	if (r < 0)

@@ -174,17 +174,19 @@ int kvm_power_on_note(struct kvm_vcpu *vcpu, struct error *err)
 	return r < 0 ? r : kvm_machine_get_state(&vcpu->kvm->accel, &p->machine, err);
 }
 
-/* What of the boot processor's power-on state is another's: the APIC's identifier, and who is the boot processor. */
+/* What differs between the boot processor's power-on state and another's: who is who, and where the 8259As' line goes. */
 static void power_on_adapt(struct x86_vcpu_state *state, const struct kvm_vcpu *vcpu)
 {
 	const uint64_t boot_processor = 1u << 8; /* in APIC_BASE */
-	uint32_t id = vcpu->apic_id << 24;       /* register 0x20, in its first format */
+	bool boot = vcpu->base.index == 0;
+	uint32_t id = vcpu->apic_id << 24; /* register 0x20, first format */
+	uint32_t lint0 = boot ? 7u << 8 /* ExtINT */ : 1u << 16 /* masked */; /* register 0x350 */
 
 	memcpy(&state->lapic[0x20], &id, sizeof(id));
-	if (vcpu->base.index == 0)
-		return;
-	state->apic_base &= ~boot_processor;
-	state->mp_state = X86_MP_WAIT_INIT;
+	memcpy(&state->lapic[0x350], &lint0, sizeof(lint0));
+	state->apic_base =
+		boot ? state->apic_base | boot_processor : state->apic_base & ~boot_processor;
+	state->mp_state = boot ? X86_MP_RUNNABLE : X86_MP_WAIT_INIT;
 }
 
 int kvm_reset(struct accel *accel, struct error *err)

@@ -142,10 +142,14 @@ static bool step(struct null_vcpu *vcpu, enum accel_exit *ret)
 	const struct null_script *script = &vcpu->null->script;
 	const struct null_line *line = vcpu->at < script->n_lines ? &script->lines[vcpu->at] : &end;
 
+	/* A wait looks for kicks itself, so that one that came just before ends it. */
+	*ret = ACCEL_EXIT_KICKED;
+	if (line->op != NULL_WAIT_IRQ && line->op != NULL_WAIT_MSI && line->op != NULL_WAIT_KICK &&
+	    line->op != NULL_IDLE && atomic_exchange(&vcpu->kicked, false))
+		return false;
 	vcpu->at++;
 	if (line->vcpu >= 0 && (unsigned)line->vcpu != vcpu->base.index)
 		return true;
-	*ret = ACCEL_EXIT_KICKED;
 	switch (line->op) {
 	case NULL_OUT:
 	case NULL_IN:
@@ -190,9 +194,7 @@ enum accel_exit null_vcpu_run(struct accel_vcpu *base)
 	struct null_vcpu *vcpu = (struct null_vcpu *)base;
 	enum accel_exit exit;
 
-	do {
-		if (atomic_exchange(&vcpu->kicked, false))
-			return ACCEL_EXIT_KICKED;
-	} while (step(vcpu, &exit));
+	while (step(vcpu, &exit))
+		;
 	return exit;
 }
