@@ -43,3 +43,9 @@ extern const struct device_entry port_entries[];
 extern const size_t n_port_entries;
 extern const struct device_entry virtio_entries[];
 extern const size_t n_virtio_entries;
+
+/* Entry i of both tables, NULL after the last. */
+const struct device_entry *device_entry(size_t i);
+
+void rig_init(struct rig *rig, const struct device_entry *entry);
+void rig_fini(struct rig *rig);

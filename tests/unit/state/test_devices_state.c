@@ -1,7 +1,6 @@
 #include "state/devices.h"
 
 #include <stdio.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "vm/accel/x86.h"
@@ -9,12 +8,11 @@
 
 static const struct device_entry *find(const char *type)
 {
-	for (size_t i = 0; i < n_port_entries; i++)
-		if (strcmp(port_entries[i].type, type) == 0)
-			return &port_entries[i];
-	for (size_t i = 0; i < n_virtio_entries; i++)
-		if (strcmp(virtio_entries[i].type, type) == 0)
-			return &virtio_entries[i];
+	const struct device_entry *entry;
+
+	for (size_t i = 0; (entry = device_entry(i)); i++)
+		if (strcmp(entry->type, type) == 0)
+			return entry;
 	return NULL;
 }
 
@@ -129,23 +127,13 @@ static void move(struct rig *rig, const struct device_entry *entry)
 	device_pause(rig->dev);
 }
 
-static void rig_fini(struct rig *rig)
-{
-	device_free(rig->dev);
-	chardev_free(rig->chr);
-	image_close(rig->image);
-	if (rig->image_fd >= 0)
-		close(rig->image_fd);
-	harness_free(rig->h);
-}
-
 static void check_device(const struct device_entry *entry, bool elsewhere)
 {
-	struct rig rig = {.h = harness_new(), .image_fd = -1};
+	struct rig rig;
 	struct saved before, fresh;
 	struct error err = ERROR_INIT;
 
-	entry->make(&rig);
+	rig_init(&rig, entry);
 	if (rig.missing) {
 		print_message("%s: skipped: %s\n", entry->type, rig.missing);
 		rig_fini(&rig);
