@@ -62,14 +62,14 @@ def initrd():
     return debian.cached("lab-initrd", key, build) / "initrd"
 
 
-def snapshot(memory, smp):
+def snapshot(memory, smp, counted=False):
     """The folder with ram and state of a booted host that waits for its command."""
     def build(folder):
         _room(1024)
-        with machine.Machine(root(), initrd(), memory, smp, ram=folder / "ram", keep_ram=True) as m:
+        with machine.Machine(root(), initrd(), memory, smp, counted=counted, ram=folder / "ram", keep_ram=True) as m:
             m.wait_ready(BOOT_SECONDS)
             m.save(folder / "state", BOOT_SECONDS)
 
     qemu = os.stat(machine.qemu())
     key = debian.digest(root().parent.name, initrd().parent.name, HERE / "machine.py", [qemu.st_size, qemu.st_mtime_ns])
-    return debian.cached(f"lab-snapshot-{smp}x{memory}", key, build)
+    return debian.cached(f"lab-snapshot-{smp}x{memory}" + ("-counted" if counted else ""), key, build)

@@ -47,11 +47,12 @@ class Machine:
 
     ram is the file behind the guest's memory (none: a private one). With keep_ram the guest writes into it;
     without, the file is a snapshot's, mapped copy-on-write, and the machine waits for restore().
+    counted: its clock is a count of the instructions it has executed.
     net is a QEMU -netdev value after the id; fds are descriptors it refers to.
     """
 
-    def __init__(self, root, initrd, memory, smp, *, ram=None, keep_ram=False, shares=(), net="hubport,hubid=0",
-                 fds=(), append="", extra=()):
+    def __init__(self, root, initrd, memory, smp, *, counted=False, ram=None, keep_ram=False, shares=(),
+                 net="hubport,hubid=0", fds=(), append="", extra=()):
         self.restored = ram is not None and not keep_ram
         self.sockets = {}
         self.serial = tempfile.TemporaryFile()
@@ -70,7 +71,7 @@ class Machine:
             if ram is None:
                 backend = f"memory-backend-memfd,id=ram,size={memory}M"
             command = [qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-                       "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt", "-smp", str(smp),
+                       "-accel", f"tcg,thread={'single' if counted else 'multi'}", "-cpu", "EPYC,+svm,+npt", "-smp", str(smp),
                        "-M", "q35,memory-backend=ram", "-m", f"{memory}M", "-object", backend,
                        "-kernel", str(home / "vmlinux"), "-initrd", str(initrd),
                        "-append", f"console=ttyS0 panic=-1 nokaslr mitigations=off quiet {append}",
@@ -90,6 +91,8 @@ class Machine:
             kind, _, rest = net.partition(",")
             command += ["-netdev", f"{kind},id=net{',' + rest if rest else ''}",
                         "-device", "virtio-net-pci,netdev=net,romfile="]
+            if counted:  # an instruction a nanosecond; while all wait, time leaps to the next timer
+                command += ["-icount", "shift=0,sleep=off"]
             command += extra
             if self.restored:
                 command += ["-incoming", "defer"]
