@@ -212,7 +212,7 @@ def script(text):
 def linux(flavour="cloud", append="", **options):
     """The arguments that boot a Debian kernel with our initrd; options become --name=value."""
     args = ["--kernel", artefact(f"kernel-{flavour}"), "--initrd", artefact(f"initrd-{flavour}"),
-            "--append", f"console=ttyS0 panic=-1 {append}"]
+            "--append", f"console=ttyS0 quiet panic=-1 {append}"]
     for key, value in options.items():
         for item in value if isinstance(value, list) else [value]:
             args += ["--" + key.replace("_", "-"), str(item)]
