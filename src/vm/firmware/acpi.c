@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/bits.h"
-#include "base/cleanup.h"
 #include "vm/bus/pci.h"
 #include "vm/firmware/acpi_int.h"
 #include "vm/firmware/dsdt.h"
@@ -176,25 +175,25 @@ static size_t build(struct fw_acpi_area *area, const struct firmware_acpi_config
 int firmware_build_acpi(struct gmem *mem, const struct firmware_acpi_config *config,
 			gpa_t *ret_rsdp, struct error *err)
 {
-	_cleanup_free_ uint8_t *data = calloc(1, FW_ACPI_BYTES);
-	struct fw_acpi_area area = {.data = data, .base = FW_ACPI_BASE, .size = FW_ACPI_BYTES};
+	struct fw_acpi_area area = {.base = FW_ACPI_BASE, .size = FW_ACPI_BYTES};
 	size_t rsdp;
-	int r;
+	int r = 0;
 
-	if (!data)
-		return error_set(err, -ENOMEM, "no memory to build ACPI tables");
 	if (config->n_vcpus < 1 || config->n_vcpus > 255)
 		return error_set(err, -EINVAL, "ACPI tables are for 1 to 255 vCPUs, not %u",
 				 config->n_vcpus);
 	if (config->pci_window64_end < config->pci_window64_base)
 		return error_set(err, -EINVAL, "the 64-bit PCI window ends before it begins");
+	area.data = calloc(1, area.size);
+	if (!area.data)
+		return error_set(err, -ENOMEM, "no memory to build ACPI tables");
 	rsdp = build(&area, config);
 	if (area.full)
-		return error_set(err, -ENOSPC, "the ACPI tables do not fit in %llu bytes",
-				 (unsigned long long)area.size);
-	r = gmem_write(mem, area.base, area.data, area.used);
-	if (r < 0)
-		return error_set(err, r, "the machine has too little memory for ACPI tables");
-	*ret_rsdp = area.base + rsdp;
-	return 0;
+		r = error_set(err, -ENOSPC, "the ACPI tables do not fit in %zu bytes", area.size);
+	else if (gmem_write(mem, area.base, area.data, area.used) < 0)
+		r = error_set(err, -ENOSPC, "the machine has too little memory for ACPI tables");
+	else
+		*ret_rsdp = area.base + rsdp;
+	free(area.data);
+	return r;
 }

@@ -1,11 +1,11 @@
 #include "vm/firmware/kernel.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/bits.h"
-#include "base/cleanup.h"
 #include "base/endian.h"
 #include "base/str.h"
 #include "vm/firmware/elf_int.h"
@@ -280,32 +280,48 @@ int fw_boot_load(struct fw_boot *boot)
 	return foreign(boot);
 }
 
+/* Too large for a stack. */
+struct load {
+	struct fw_boot boot;
+	struct fw_source kernel, initrd;
+};
+
+static int load_files(struct load *load, const struct firmware_kernel_config *config)
+{
+	struct fw_boot *boot = &load->boot;
+	int r = fw_source_open(&load->kernel, "kernel", config->kernel_path, config->kernel_fd,
+			       boot->err);
+
+	if (r < 0)
+		return r;
+	boot->kernel = &load->kernel;
+	if (config->initrd_path || config->initrd_fd >= 0) {
+		r = fw_source_open(&load->initrd, "initrd", config->initrd_path, config->initrd_fd,
+				   boot->err);
+		if (r < 0)
+			return r;
+		boot->initrd = &load->initrd;
+	}
+	return fw_boot_load(boot);
+}
+
 int firmware_load_kernel(struct gmem *mem, const struct firmware_kernel_config *config,
 			 struct x86_boot_regs *ret, struct error *err)
 {
-	_cleanup_(fw_source_close) struct fw_source kernel = {.fd = -1};
-	_cleanup_(fw_source_close) struct fw_source initrd = {.fd = -1};
-	_cleanup_free_ struct fw_boot *boot = calloc(1, sizeof(*boot));
+	struct load *load = calloc(1, sizeof(*load));
 	int r;
 
-	if (!boot)
+	if (!load)
 		return error_set(err, -ENOMEM, "no memory to load a kernel");
-	boot->mem = mem;
-	boot->cmdline = config->cmdline ? config->cmdline : "";
-	boot->rsdp = config->rsdp;
-	boot->err = err;
-	r = fw_source_open(&kernel, "kernel", config->kernel_path, config->kernel_fd, err);
-	if (r < 0)
-		return r;
-	boot->kernel = &kernel;
-	if (config->initrd_path || config->initrd_fd >= 0) {
-		r = fw_source_open(&initrd, "initrd", config->initrd_path, config->initrd_fd, err);
-		if (r < 0)
-			return r;
-		boot->initrd = &initrd;
-	}
-	r = fw_boot_load(boot);
+	load->boot.mem = mem;
+	load->boot.cmdline = config->cmdline ? config->cmdline : "";
+	load->boot.rsdp = config->rsdp;
+	load->boot.err = err;
+	r = load_files(load, config);
 	if (r == 0)
-		*ret = boot->regs;
+		*ret = load->boot.regs;
+	fw_source_close(&load->kernel);
+	fw_source_close(&load->initrd);
+	free(load);
 	return r;
 }

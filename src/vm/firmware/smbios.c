@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/bits.h"
-#include "base/cleanup.h"
 #include "base/endian.h"
 #include "vm/firmware/layout.h"
 #include "vm/firmware/memmap.h"
@@ -137,11 +136,18 @@ static void put_chassis(struct area *area, const struct firmware_smbios_config *
 	put(area, &t, strings);
 }
 
+/* Counts above 255 are in the wide fields alone. */
+static uint8_t at_most_255(unsigned n)
+{
+	return (uint8_t)MIN(n, 255u);
+}
+
 /* 7.5 */
 static void put_processor(struct area *area, const struct firmware_smbios_config *config,
 			  unsigned socket)
 {
-	unsigned threads = config->cores_per_socket * config->threads_per_core;
+	unsigned cores = config->cores_per_socket;
+	unsigned threads = cores * config->threads_per_core;
 	struct {
 		struct header h;
 		uint8_t socket, type, family, manufacturer;
@@ -163,13 +169,13 @@ static void put_processor(struct area *area, const struct firmware_smbios_config
 		.l1 = le16_of(NO_HANDLE),
 		.l2 = le16_of(NO_HANDLE),
 		.l3 = le16_of(NO_HANDLE),
-		.cores = (uint8_t)MIN(config->cores_per_socket, 255u),
-		.cores_enabled = (uint8_t)MIN(config->cores_per_socket, 255u),
-		.threads = (uint8_t)MIN(threads, 255u),
+		.cores = at_most_255(cores),
+		.cores_enabled = at_most_255(cores),
+		.threads = at_most_255(threads),
 		.characteristics = le16_of(BIT(2)), /* 64-bit capable */
 		.family2 = le16_of(1),
-		.cores2 = le16_of((uint16_t)config->cores_per_socket),
-		.cores2_enabled = le16_of((uint16_t)config->cores_per_socket),
+		.cores2 = le16_of((uint16_t)cores),
+		.cores2_enabled = le16_of((uint16_t)cores),
 		.threads2 = le16_of((uint16_t)threads),
 	};
 	char name[16];
@@ -316,36 +322,42 @@ static bool sane(const struct firmware_smbios_config *c)
 	       c->cores_per_socket <= 0xFFFF && c->threads_per_core >= 1 && vcpus <= 0xFFFF;
 }
 
+static void put_all(struct area *area, const struct gmem *mem,
+		    const struct firmware_smbios_config *config)
+{
+	struct entry_point entry;
+
+	put_bios(area);
+	put_system(area, config);
+	put_chassis(area, config);
+	for (unsigned i = 0; i < config->n_sockets; i++)
+		put_processor(area, config, i);
+	put_memory(area, mem);
+	put_tail(area);
+	entry = entry_point(area);
+	memcpy(area->data, &entry, sizeof(entry));
+}
+
 int firmware_build_smbios(struct gmem *mem, const struct firmware_smbios_config *config,
 			  struct error *err)
 {
-	_cleanup_free_ uint8_t *data = calloc(1, FW_SMBIOS_BYTES);
-	struct area area = {data, FW_SMBIOS_BYTES, sizeof(struct entry_point), false};
-	struct entry_point entry;
-	int r;
+	struct area area = {.size = FW_SMBIOS_BYTES, .used = sizeof(struct entry_point)};
+	int r = 0;
 
-	if (!data)
-		return error_set(err, -ENOMEM, "no memory to build SMBIOS tables");
 	if (!sane(config))
 		return error_set(err, -EINVAL,
 				 "SMBIOS tables are for 1 to 255 sockets, not %u of %u cores of %u "
 				 "threads",
 				 config->n_sockets, config->cores_per_socket,
 				 config->threads_per_core);
-	put_bios(&area);
-	put_system(&area, config);
-	put_chassis(&area, config);
-	for (unsigned i = 0; i < config->n_sockets; i++)
-		put_processor(&area, config, i);
-	put_memory(&area, mem);
-	put_tail(&area);
+	area.data = calloc(1, area.size);
+	if (!area.data)
+		return error_set(err, -ENOMEM, "no memory to build SMBIOS tables");
+	put_all(&area, mem, config);
 	if (area.full)
-		return error_set(err, -ENOSPC, "the SMBIOS tables do not fit in %llu bytes",
-				 FW_SMBIOS_BYTES);
-	entry = entry_point(&area);
-	memcpy(area.data, &entry, sizeof(entry));
-	r = gmem_write(mem, FW_SMBIOS_BASE, area.data, area.used);
-	if (r < 0)
-		return error_set(err, r, "the machine has too little memory for SMBIOS tables");
-	return 0;
+		r = error_set(err, -ENOSPC, "the SMBIOS tables do not fit in %zu bytes", area.size);
+	else if (gmem_write(mem, FW_SMBIOS_BASE, area.data, area.used) < 0)
+		r = error_set(err, -ENOSPC, "the machine has too little memory for SMBIOS tables");
+	free(area.data);
+	return r;
 }

@@ -1,5 +1,5 @@
 /*
- * Loads spoiled state into every device. The first byte picks one; it is driven and saved once. Then three bytes each say
+ * Loads spoiled state into a device: the first byte picks one, which is driven and saved once; three bytes each say
  * which byte of the saved values becomes what; the stream's frame stays whole, so that the spoiled values arrive. A device
  * that took them goes on for a while, and is reset and freed.
  */
