@@ -150,9 +150,9 @@ static struct image_req *finished_take(struct image_channel *ch)
 
 static void waiting_start(struct image_channel *ch)
 {
-	while (ch->n_waiting > 0 && ch->in_flight < ch->depth) {
-		struct image_req *req = ch->waiting;
+	struct image_req *req;
 
+	while ((req = ch->waiting) && ch->in_flight < ch->depth) {
 		ch->waiting = req->next;
 		if (!ch->waiting)
 			ch->waiting_tail = &ch->waiting;

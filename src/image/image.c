@@ -20,24 +20,22 @@ static const struct image_format *const formats[] = {
 	&image_format_raw,
 };
 
-static int format_find(const char *name, const char *path, const struct image_format **ret,
-		       struct error *err)
+static const struct image_format *format_find(const char *name, const char *path, struct error *err)
 {
 	const char *names[ARRAY_SIZE(formats)];
 	const char *near;
 
 	if (!name)
-		name = image_format_raw.name;
+		return &image_format_raw;
 	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
 		names[i] = formats[i]->name;
-		if (str_eq(name, names[i])) {
-			*ret = formats[i];
-			return 0;
-		}
+		if (str_eq(name, names[i]))
+			return formats[i];
 	}
 	near = str_nearest(name, names, ARRAY_SIZE(names));
-	return error_set(err, -EINVAL, "%s: there is no image format '%s'; %s '%s'", path, name,
-			 near ? "did you mean" : "this program knows", near ? near : names[0]);
+	error_set(err, -EINVAL, "%s: there is no image format '%s'; %s '%s'", path, name,
+		  near ? "did you mean" : "this program knows", near ? near : names[0]);
+	return NULL;
 }
 
 static int engine_choose(struct image *image, enum image_engine_kind kind, struct error *err)
@@ -72,16 +70,16 @@ static int nodes_open(struct image *image, const struct image_format *format,
 
 static int image_build(struct image *image, const struct image_config *config, struct error *err)
 {
-	const struct image_format *format = NULL;
+	const struct image_format *format;
 	int r;
 
 	image->path = strdup(config->path ? config->path : "(inherited descriptor)");
 	if (!image->path)
 		return error_set(err, -ENOMEM, "no memory to open an image");
 	image->cache = config->cache;
-	r = format_find(config->format, image->path, &format, err);
-	if (r < 0)
-		return r;
+	format = format_find(config->format, image->path, err);
+	if (!format)
+		return -EINVAL;
 	r = engine_choose(image, config->engine, err);
 	if (r < 0)
 		return r;
