@@ -60,6 +60,8 @@ struct chardev_stdio_config {
 	/* Called for escape x (quit) and every other key but h (help, answered here); on the loop. Optional. */
 	void (*command)(void *opaque, char key);
 	void *opaque;
+	/* The program's own keys, for the help: lines of "key  meaning", each ended by "\r\n". NULL: none. */
+	const char *help;
 };
 /* stdin and stdout, once in a process. Ignores SIGPIPE. A terminal is put into raw mode and restored on every way out (chardev_free, exit, fatal signals). */
 int chardev_stdio_open(struct loop *loop, const struct chardev_stdio_config *config,

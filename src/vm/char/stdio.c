@@ -43,12 +43,12 @@ static struct chardev_stdio *stdio_of(struct stream *s)
 static void stdio_help(struct chardev_stdio *io)
 {
 	char key[16];
-	char text[256];
+	char text[512];
 
 	escape_key_name(io->escape.key, key, sizeof(key));
 	snprintf(text, sizeof(text),
-		 "\r\n%s x  ends the machine\r\n%s h  shows this\r\n%s %s  sends %s\r\n", key, key,
-		 key, key, key);
+		 "\r\nAfter %s:\r\nx  ends the machine\r\n%sh  shows this\r\n%s  sends %s\r\n", key,
+		 io->config.help ? io->config.help : "", key, key);
 	stream_write(&io->stream.chr, (const uint8_t *)text, strlen(text));
 }
 
