@@ -2,10 +2,13 @@
  * PCI Express: one root bus, ECAM and ports 0xCF8/0xCFC, type 0 functions, BARs, MSI-X, INTx. (PCI Express Base 4.0;
  * PCI Local Bus 3.0 for configuration mechanism 1.)
  *
- * Locks, outermost first: the bus's lock for all configuration space, a device's dev.lock, its msix_lock, the bus's lock
- * of the interrupt lines. Configuration is written under the first, so hooks may take the others.
+ * Locks, outermost first: the bus's lock for all configuration space, a device's dev.lock, the lock of one of its vectors
+ * or its irq_lock, the bus's lock of the interrupt lines. Configuration is written under the first, so hooks may take
+ * the others.
  */
 #pragma once
+
+#include <stdatomic.h>
 
 #include "vm/bus/device.h"
 
@@ -42,7 +45,16 @@ struct pci_device_config {
 	uint32_t msix_offset;
 };
 
+/* What the control and command registers let vectors do. */
+enum msix_mode {
+	MSIX_OFF,  /* not enabled: INTx works */
+	MSIX_HELD, /* masked as a whole, or not a bus master */
+	MSIX_OPEN,
+};
+
+/* Each has its own lock, so that queues on different threads do not meet here. */
 struct msix_vector {
+	pthread_mutex_t lock; /* only bus_host calls are made under it */
 	uint64_t addr;
 	uint32_t data;
 	uint32_t control; /* bit 0: masked */
@@ -73,13 +85,13 @@ struct pci_device {
 	uint32_t msix_offset;              /* [const] */
 	uint32_t max_vectors;              /* [const] */
 	uint32_t n_vectors;                /* the same, for the state table */
-	struct msix_vector *vectors;       /* [msix_lock] */
-	pthread_mutex_t msix_lock;
-	bool msix_on;       /* [msix_lock] enabled by the guest */
-	bool msix_held;     /* [msix_lock] masked as a whole, or not a bus master */
-	bool intx_level;    /* [msix_lock] what the device asks for */
-	bool intx_off;      /* [msix_lock] disabled in the command register */
-	bool intx_asserted; /* [msix_lock] counted on the shared line */
+	struct msix_vector *vectors;       /* [its lock] each */
+	_Atomic(enum msix_mode)
+		msix_mode; /* written under the pci lock, then each vector is brought in line */
+	pthread_mutex_t irq_lock; /* for the state of the line */
+	bool intx_level;          /* [irq_lock] what the device asks for */
+	bool intx_off;            /* [irq_lock] disabled in the command register */
+	bool intx_asserted;       /* [irq_lock] counted on the shared line */
 	/* Optional: the guest wrote config[offset, offset + size), already stored through `writable`. Also after a reset or a
 	 * state load, for all of it. Pci lock held. */
 	void (*config_written)(struct pci_device *pci, unsigned offset, unsigned size);
@@ -120,7 +132,7 @@ bool pci_bus_master(const struct pci_device *pci);
 /* The state common to all PCI functions (config, MSI-X); embed as STATE_STRUCT(type, pci, &pci_device_state_table). */
 extern const struct state_table pci_device_state_table;
 
-/* Any thread, with or without dev.lock: these take msix_lock themselves. */
+/* Any thread, with or without dev.lock. */
 bool pci_msix_enabled(const struct pci_device *pci);
 /* Sends vector v, or marks it pending while masked. */
 void pci_msix_notify(struct pci_device *pci, unsigned vector);

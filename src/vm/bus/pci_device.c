@@ -38,7 +38,7 @@ int pci_device_init(struct pci_device *pci, const struct device_ops *ops, const 
 	int r;
 
 	device_init(&pci->dev, ops, id, env);
-	pthread_mutex_init(&pci->msix_lock, NULL);
+	pthread_mutex_init(&pci->irq_lock, NULL);
 	pci->cap_end = PCI_STD_HEADER_SIZEOF;
 	le_store(c + PCI_VENDOR_ID, 2, config->vendor_id);
 	le_store(c + PCI_DEVICE_ID, 2, config->device_id);
@@ -119,7 +119,7 @@ void pci_device_fini(struct pci_device *pci)
 		pci->bus = NULL;
 	}
 	pci_msix_fini(pci);
-	pthread_mutex_destroy(&pci->msix_lock);
+	pthread_mutex_destroy(&pci->irq_lock);
 	device_fini(&pci->dev);
 	pci->dev.ops = NULL;
 }
@@ -139,7 +139,7 @@ bool pci_bus_master(const struct pci_device *pci)
 uint32_t pci_config_read(struct pci_device *pci, unsigned offset, unsigned size)
 {
 	if (pci_touches(offset, size, PCI_STATUS, 1)) {
-		LOCK_GUARD(&pci->msix_lock);
+		LOCK_GUARD(&pci->irq_lock);
 		pci->config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTERRUPT;
 		if (pci->intx_level)
 			pci->config[PCI_STATUS] |= PCI_STATUS_INTERRUPT;
@@ -156,10 +156,10 @@ static void pci_config_settle(struct pci_device *pci, unsigned offset, unsigned 
 
 	if (command || pci_touches(offset, size, PCI_BASE_ADDRESS_0, 4 * PCI_MAX_BARS))
 		pci_bars_update(pci);
-	if (command)
-		pci_intx_update(pci);
-	if (command || (pci->msix_cap && pci_touches(offset, size, pci->msix_cap + 2u, 2)))
+	if (command || (pci->msix_cap && pci_touches(offset, size, pci->msix_cap + 2u, 2))) {
 		pci_msix_update(pci);
+		pci_intx_update(pci);
+	}
 }
 
 void pci_config_write(struct pci_device *pci, unsigned offset, unsigned size, uint32_t value)

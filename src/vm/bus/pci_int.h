@@ -36,9 +36,8 @@ void pci_bar_store(struct pci_device *pci, unsigned bar, uint64_t addr);
 /* Brings vectors and line in line with the MSI-X control and command registers. */
 void pci_msix_update(struct pci_device *pci);
 void pci_intx_update(struct pci_device *pci);
-void pci_intx_settle_locked(struct pci_device *pci); /* msix_lock held, too */
 
-/* --- life of the parts; msix_lock is taken inside --- */
+/* --- life of the parts --- */
 
 int pci_msix_init(struct pci_device *pci, const struct pci_device_config *config);
 void pci_msix_fini(struct pci_device *pci);

@@ -10,10 +10,10 @@
 #include "base/endian.h"
 #include "vm/bus/pci_int.h"
 
-void pci_intx_settle_locked(struct pci_device *pci)
+static void pci_intx_settle_locked(struct pci_device *pci)
 {
 	/* A function with MSI-X enabled leaves its line alone. */
-	bool want = pci->intx_level && !pci->intx_off && !pci->msix_on;
+	bool want = pci->intx_level && !pci->intx_off && !pci_msix_enabled(pci);
 	struct pci_bus *bus = pci->bus;
 	unsigned gsi;
 	unsigned *users;
@@ -32,14 +32,14 @@ void pci_intx_settle_locked(struct pci_device *pci)
 
 void pci_intx_set(struct pci_device *pci, bool level)
 {
-	LOCK_GUARD(&pci->msix_lock);
+	LOCK_GUARD(&pci->irq_lock);
 	pci->intx_level = level;
 	pci_intx_settle_locked(pci);
 }
 
 void pci_intx_update(struct pci_device *pci)
 {
-	LOCK_GUARD(&pci->msix_lock);
+	LOCK_GUARD(&pci->irq_lock);
 	pci->intx_off = le_load(pci->config + PCI_COMMAND, 2) & PCI_COMMAND_INTX_DISABLE;
 	pci_intx_settle_locked(pci);
 }

@@ -44,12 +44,14 @@ int pci_msix_init(struct pci_device *pci, const struct pci_device_config *config
 	pci->vectors = calloc(n, sizeof(*pci->vectors));
 	if (!pci->vectors)
 		return -ENOMEM;
-	for (unsigned i = 0; i < n; i++)
-		pci->vectors[i] = (struct msix_vector){
-			.control = PCI_MSIX_ENTRY_CTRL_MASKBIT,
-			.irq_fd = -1,
-			.route = -1,
-		};
+	for (unsigned i = 0; i < n; i++) {
+		struct msix_vector *vector = &pci->vectors[i];
+
+		pthread_mutex_init(&vector->lock, NULL);
+		vector->control = PCI_MSIX_ENTRY_CTRL_MASKBIT;
+		vector->irq_fd = -1;
+		vector->route = -1;
+	}
 	pci->max_vectors = n;
 	pci->n_vectors = n;
 	pci->msix_offset = config->msix_offset;
@@ -75,9 +77,12 @@ static void msix_detach_locked(struct pci_device *pci, struct msix_vector *vecto
 void pci_msix_fini(struct pci_device *pci)
 {
 	for (unsigned i = 0; i < pci->max_vectors; i++) {
-		msix_detach_locked(pci, &pci->vectors[i]);
-		if (pci->vectors[i].irq_fd >= 0)
-			close(pci->vectors[i].irq_fd);
+		struct msix_vector *vector = &pci->vectors[i];
+
+		msix_detach_locked(pci, vector);
+		if (vector->irq_fd >= 0)
+			close(vector->irq_fd);
+		pthread_mutex_destroy(&vector->lock);
 	}
 	free(pci->vectors);
 	pci->vectors = NULL;
@@ -88,7 +93,8 @@ void pci_msix_fini(struct pci_device *pci)
 
 static bool msix_open_locked(const struct pci_device *pci, const struct msix_vector *vector)
 {
-	return pci->msix_on && !pci->msix_held && !(vector->control & PCI_MSIX_ENTRY_CTRL_MASKBIT);
+	return atomic_load(&pci->msix_mode) == MSIX_OPEN &&
+	       !(vector->control & PCI_MSIX_ENTRY_CTRL_MASKBIT);
 }
 
 static void msix_attach_locked(struct pci_device *pci, struct msix_vector *vector)
@@ -125,27 +131,27 @@ static void msix_settle_locked(struct pci_device *pci, struct msix_vector *vecto
 
 void pci_msix_update(struct pci_device *pci)
 {
+	enum msix_mode mode = MSIX_OPEN;
 	uint64_t control;
-	bool held;
-	bool on;
 
 	if (!pci->msix_cap)
 		return;
 	control = le_load(pci->config + pci->msix_cap + PCI_MSIX_FLAGS, 2);
-	on = control & PCI_MSIX_FLAGS_ENABLE;
-	held = (control & PCI_MSIX_FLAGS_MASKALL) || !pci_bus_master(pci);
-	LOCK_GUARD(&pci->msix_lock);
-	pci->msix_on = on;
-	pci->msix_held = held;
-	pci_intx_settle_locked(pci);
-	for (unsigned i = 0; i < pci->max_vectors; i++)
+	if (!(control & PCI_MSIX_FLAGS_ENABLE))
+		mode = MSIX_OFF;
+	else if ((control & PCI_MSIX_FLAGS_MASKALL) || !pci_bus_master(pci))
+		mode = MSIX_HELD;
+	atomic_store(&pci->msix_mode, mode);
+	/* Whoever sends by the old mode has ended when its vector's lock can be had. */
+	for (unsigned i = 0; i < pci->max_vectors; i++) {
+		LOCK_GUARD(&pci->vectors[i].lock);
 		msix_settle_locked(pci, &pci->vectors[i]);
+	}
 }
 
 bool pci_msix_enabled(const struct pci_device *pci)
 {
-	/* A flag on its own: whoever asks acts on it without a lock anyway. */
-	return __atomic_load_n(&pci->msix_on, __ATOMIC_RELAXED);
+	return atomic_load(&pci->msix_mode) != MSIX_OFF;
 }
 
 void pci_msix_notify(struct pci_device *pci, unsigned v)
@@ -156,10 +162,10 @@ void pci_msix_notify(struct pci_device *pci, unsigned v)
 	if (v >= pci->max_vectors)
 		return;
 	vector = &pci->vectors[v];
-	LOCK_GUARD(&pci->msix_lock);
+	LOCK_GUARD(&vector->lock);
 	if (msix_open_locked(pci, vector))
 		host->ops->msi_send(host, vector->addr, vector->data);
-	else if (pci->msix_on)
+	else if (pci_msix_enabled(pci))
 		vector->pending = true;
 }
 
@@ -173,7 +179,7 @@ int pci_msix_fd(struct pci_device *pci, unsigned v)
 	if (v >= pci->max_vectors)
 		return -EINVAL;
 	vector = &pci->vectors[v];
-	LOCK_GUARD(&pci->msix_lock);
+	LOCK_GUARD(&vector->lock);
 	if (vector->irq_fd >= 0)
 		return vector->irq_fd;
 	fd = eventfd_new();
@@ -193,10 +199,10 @@ int pci_msix_fd(struct pci_device *pci, unsigned v)
 
 void pci_msix_reset(struct pci_device *pci)
 {
-	LOCK_GUARD(&pci->msix_lock);
 	for (unsigned i = 0; i < pci->max_vectors; i++) {
 		struct msix_vector *vector = &pci->vectors[i];
 
+		LOCK_GUARD(&vector->lock);
 		msix_detach_locked(pci, vector);
 		if (vector->irq_fd >= 0)
 			eventfd_clear(vector->irq_fd);
@@ -209,10 +215,11 @@ void pci_msix_reset(struct pci_device *pci)
 
 /* --- table and pending bits, as the guest sees them --- */
 
-static bool msix_vector_pending(const struct msix_vector *vector)
+static bool msix_vector_pending(struct msix_vector *vector)
 {
 	struct pollfd p = {.fd = vector->irq_fd, .events = POLLIN};
 
+	LOCK_GUARD(&vector->lock);
 	if (vector->pending)
 		return true;
 	/* While it is attached, what is in the counter is on its way. */
@@ -264,7 +271,6 @@ static void msix_entry_write(struct msix_vector *vector, unsigned reg, uint32_t 
 bool pci_msix_read(struct pci_device *pci, uint64_t offset, unsigned size, uint64_t *ret)
 {
 	uint32_t table = pci_msix_table_bytes(pci->max_vectors);
-	const struct msix_vector *vector;
 	uint64_t value = 0;
 
 	if (offset < pci->msix_offset)
@@ -272,11 +278,12 @@ bool pci_msix_read(struct pci_device *pci, uint64_t offset, unsigned size, uint6
 	offset -= pci->msix_offset;
 	if (!range_inside(offset, size, pci_msix_bytes(pci->max_vectors)))
 		return false;
-	LOCK_GUARD(&pci->msix_lock);
 	if (offset >= table) {
 		value = msix_pending_read(pci, offset - table, size);
 	} else if ((size == 4 || size == 8) && offset % size == 0) {
-		vector = &pci->vectors[offset / PCI_MSIX_ENTRY_SIZE];
+		struct msix_vector *vector = &pci->vectors[offset / PCI_MSIX_ENTRY_SIZE];
+
+		LOCK_GUARD(&vector->lock);
 		for (unsigned i = 0; i < size; i += 4)
 			value |= (uint64_t)msix_entry_read(vector, (unsigned)(offset + i) %
 									   PCI_MSIX_ENTRY_SIZE)
@@ -301,7 +308,7 @@ bool pci_msix_write(struct pci_device *pci, uint64_t offset, unsigned size, uint
 	    offset % size != 0)
 		return true;
 	vector = &pci->vectors[offset / PCI_MSIX_ENTRY_SIZE];
-	LOCK_GUARD(&pci->msix_lock);
+	LOCK_GUARD(&vector->lock);
 	for (unsigned i = 0; i < size; i += 4)
 		msix_entry_write(vector, (unsigned)(offset + i) % PCI_MSIX_ENTRY_SIZE,
 				 (uint32_t)(value >> (8 * i)));
@@ -315,11 +322,11 @@ bool pci_msix_write(struct pci_device *pci, uint64_t offset, unsigned size, uint
 
 void pci_msix_collect_pending(struct pci_device *pci)
 {
-	LOCK_GUARD(&pci->msix_lock);
 	for (unsigned i = 0; i < pci->max_vectors; i++) {
 		struct msix_vector *vector = &pci->vectors[i];
 
-		if (vector->irq_fd >= 0 && vector->route < 0 && pci->msix_on)
+		LOCK_GUARD(&vector->lock);
+		if (vector->irq_fd >= 0 && vector->route < 0 && pci_msix_enabled(pci))
 			vector->pending |= eventfd_clear(vector->irq_fd);
 	}
 }

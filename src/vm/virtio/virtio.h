@@ -6,7 +6,7 @@
  * that DRIVER_OK was set; `kick` arrives on the queue's loop. A driver's reset calls `deactivate`, which may finish
  * later: the status register reads non-zero until virtio_deactivated() is called.
  *
- * Locks: dev.lock for registers, each vq's lock for its ring, then isr_lock, in this order. Queue handlers take the vq's
+ * Locks: dev.lock for registers, each vq's lock for its ring, then isr_lock, in this order; PCI interrupt locks come after. Queue handlers take the vq's
  * lock only.
  */
 #pragma once
