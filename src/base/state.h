@@ -49,12 +49,15 @@ struct state_table {
 
 #define STATE_NO_COUNT SIZE_MAX
 
+/* What is stored into a bool must be one. */
+#define STATE_MAX_OF(value) _Generic((value), bool : 1, default : 0)
+
 /* One integer or bool member. */
 #define STATE_UINT(type, member)                                                                   \
 	{                                                                                          \
 		.name = #member, .kind = STATE_KIND_UINT, .offset = offsetof(type, member),        \
 		.size = sizeof(((type *)0)->member), .max_count = 1,                               \
-		.count_offset = STATE_NO_COUNT                                                     \
+		.count_offset = STATE_NO_COUNT, .max = STATE_MAX_OF(((type *)0)->member)           \
 	}
 /* The same, refused on load above `limit`. */
 #define STATE_UINT_MAX(type, member, limit)                                                        \
@@ -68,7 +71,8 @@ struct state_table {
 	{                                                                                          \
 		.name = #member, .kind = STATE_KIND_UINT, .offset = offsetof(type, member),        \
 		.size = sizeof(((type *)0)->member[0]),                                            \
-		.max_count = ARRAY_SIZE(((type *)0)->member), .count_offset = STATE_NO_COUNT       \
+		.max_count = ARRAY_SIZE(((type *)0)->member), .count_offset = STATE_NO_COUNT,      \
+		.max = STATE_MAX_OF(((type *)0)->member[0])                                        \
 	}
 /* A byte array, whole. */
 #define STATE_BYTES(type, member)                                                                  \

@@ -186,7 +186,8 @@ int machine_load_firmware(struct machine *m, struct error *err)
 		.vmgenid_gpa = m->vmgenid_gpa,
 		.uart = true,
 		.rtc = true,
-		.i8042 = true,
+		.i8042 =
+			false, /* there to reset the machine; looking for a keyboard costs a guest time */
 		.pvpanic = spec->pvpanic,
 	};
 	struct firmware_smbios_config smbios = {
