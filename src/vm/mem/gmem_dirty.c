@@ -66,7 +66,7 @@ int gmem_dirty_start(struct gmem *mem)
 		uint64_t n = gmem_words(&mem->regions[i]);
 
 		if (!mem->dirty[i]) {
-			mem->dirty[i] = calloc(n, sizeof(uint64_t));
+			mem->dirty[i] = calloc(n, sizeof(*mem->dirty[i]));
 			if (!mem->dirty[i])
 				return -ENOMEM;
 			continue;

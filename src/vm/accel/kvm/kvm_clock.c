@@ -53,10 +53,11 @@ int kvm_vcpu_clock(const struct kvm_vcpu *vcpu, uint64_t *ret_tsc, uint64_t *ret
 /* All counters at one moment: that of vCPU 0 is read, the others follow from the offsets. */
 static int tsc_freeze(struct kvm *kvm)
 {
+	const struct kvm_vcpu *first = kvm->vcpus[0];
 	uint64_t offset0 = 0, offset = 0;
 	int r = 0;
 
-	for (unsigned i = 0; r == 0 && i < kvm->accel.config.n_vcpus; i++) {
+	for (unsigned i = 0; r == 0 && first && i < kvm->accel.config.n_vcpus; i++) {
 		struct kvm_vcpu *vcpu = kvm->vcpus[i];
 
 		if (!vcpu)
@@ -66,14 +67,14 @@ static int tsc_freeze(struct kvm *kvm)
 			continue;
 		r = tsc_offset_get(vcpu, i == 0 ? &offset0 : &offset);
 		if (i > 0)
-			vcpu->tsc = kvm->vcpus[0]->tsc + (offset - offset0);
+			vcpu->tsc = first->tsc + (offset - offset0);
 	}
 	return r;
 }
 
 int kvm_clock_freeze(struct kvm *kvm, struct error *err)
 {
-	struct kvm_clock_data clock;
+	struct kvm_clock_data clock = {0};
 	int r;
 
 	if (kvm->frozen)
@@ -97,7 +98,7 @@ int kvm_paused(struct accel *accel)
 static int tsc_thaw_offsets(struct kvm *kvm)
 {
 	struct kvm_vcpu *first = kvm->vcpus[0];
-	uint64_t offset, now;
+	uint64_t offset = 0, now = 0;
 	int r;
 
 	if (!first)
@@ -118,11 +119,12 @@ static int tsc_thaw_offsets(struct kvm *kvm)
 /* Without: KVM takes equal values written within a second for an attempt to synchronize, and makes the offsets equal. */
 static int tsc_thaw_values(struct kvm *kvm)
 {
+	const struct kvm_vcpu *first = kvm->vcpus[0];
 	int r = 0;
 
-	for (unsigned i = 0; r == 0 && i < kvm->accel.config.n_vcpus; i++)
+	for (unsigned i = 0; r == 0 && first && i < kvm->accel.config.n_vcpus; i++)
 		if (kvm->vcpus[i])
-			r = kvm_msr_write(kvm->vcpus[i], MSR_TSC, kvm->vcpus[0]->tsc);
+			r = kvm_msr_write(kvm->vcpus[i], MSR_TSC, first->tsc);
 	return r;
 }
 

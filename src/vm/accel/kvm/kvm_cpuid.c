@@ -82,13 +82,14 @@ int kvm_cpuid_load(struct kvm *kvm, struct error *err)
 	struct kvm_cpuid2 *table =
 		calloc(1, sizeof(*table) + KVM_MAX_CPUID * sizeof(table->entries[0]));
 	struct kvm_cpuid_entry2 *sizes;
-	int r;
 
 	if (!table)
 		return error_set_errno(err, -ENOMEM, "CPUID");
 	kvm->cpuid = table;
 	/* Some kernels want to fill less than they are offered, others (E2BIG) more. */
 	for (uint32_t n = 100;;) {
+		int r;
+
 		table->nent = n;
 		r = kvm_ioctl(kvm->kvm_fd, KVM_GET_SUPPORTED_CPUID, table);
 		if (r == 0)

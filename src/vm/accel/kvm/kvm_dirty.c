@@ -65,7 +65,7 @@ int kvm_dirty_stop(struct accel *accel)
 /* Clears runs of words that hold a bit; KVM wants the first page and the count to be multiples of 64, the end aside. */
 static int kvm_dirty_clear(const struct kvm *kvm, unsigned id, uint64_t pages)
 {
-	const uint64_t *log = kvm->slots[id].log;
+	uint64_t *log = kvm->slots[id].log;
 	uint64_t words = (pages + 63) / 64;
 
 	for (uint64_t w = 0; w < words;) {
@@ -81,7 +81,7 @@ static int kvm_dirty_clear(const struct kvm *kvm, unsigned id, uint64_t pages)
 		}
 		clear.first_page = w * 64;
 		clear.num_pages = (uint32_t)(MIN(end * 64, pages) - w * 64);
-		clear.dirty_bitmap = (void *)(uintptr_t)&log[w];
+		clear.dirty_bitmap = &log[w];
 		r = kvm_ioctl(kvm->vm_fd, KVM_CLEAR_DIRTY_LOG, &clear);
 		if (r < 0)
 			return r;

@@ -17,7 +17,7 @@ static bool exit_fail(struct kvm_vcpu *vcpu, enum accel_exit *ret, const char *f
 {
 	char *text = vcpu->base.error;
 	size_t size = sizeof(vcpu->base.error), used;
-	struct kvm_regs regs;
+	struct kvm_regs regs = {0};
 	va_list ap;
 
 	snprintf(text, size, "vCPU %u: ", vcpu->base.index);
@@ -74,16 +74,17 @@ static bool exit_internal(struct kvm_vcpu *vcpu, enum accel_exit *ret)
 	const struct kvm_run *run = vcpu->run;
 	unsigned sub = run->internal.suberror;
 	const char *name = sub < ARRAY_SIZE(names) && names[sub] ? names[sub] : "an internal error";
-	char bytes[3 * sizeof(run->emulation_failure.insn_bytes) + 1] = "";
 	char data[128] = "";
 
 	if (sub == KVM_INTERNAL_ERROR_EMULATION && run->emulation_failure.ndata >= 3 &&
 	    (run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES)) {
+		char bytes[3 * sizeof(run->emulation_failure.insn_bytes) + 1] = "";
 		unsigned n = MIN((size_t)run->emulation_failure.insn_size,
 				 sizeof(run->emulation_failure.insn_bytes));
 
 		for (unsigned i = 0; i < n; i++)
-			snprintf(bytes + 3 * i, 4, " %02x", run->emulation_failure.insn_bytes[i]);
+			snprintf(&bytes[(size_t)i * 3], 4, " %02x",
+				 run->emulation_failure.insn_bytes[i]);
 		return exit_fail(vcpu, ret, "%s:%s", name, bytes);
 	}
 	for (unsigned i = 0; i < MIN(run->internal.ndata, 4u); i++) {

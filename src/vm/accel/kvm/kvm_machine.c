@@ -111,7 +111,7 @@ static int ioapic_set(const struct kvm *kvm, const struct x86_ioapic *s)
 
 static int pit_get(const struct kvm *kvm, struct x86_machine_state *ret)
 {
-	struct kvm_pit_state2 pit;
+	struct kvm_pit_state2 pit = {0};
 	uint64_t now = clock_monotonic_ns();
 	int r = kvm_ioctl(kvm->vm_fd, KVM_GET_PIT2, &pit);
 
@@ -174,7 +174,7 @@ static int pit_set(const struct kvm *kvm, const struct x86_machine_state *state)
 
 int kvm_pit_forget_ticks(struct kvm *kvm)
 {
-	struct kvm_pit_state2 pit;
+	struct kvm_pit_state2 pit = {0};
 	int r = kvm_ioctl(kvm->vm_fd, KVM_GET_PIT2, &pit);
 
 	return r < 0 ? r : kvm_ioctl(kvm->vm_fd, KVM_SET_PIT2, &pit);

@@ -47,13 +47,12 @@ static struct kvm_msr_list *list_ask(const struct kvm *kvm)
 	struct kvm_msr_list *list = NULL;
 
 	for (uint32_t room = 256; room <= 16384; room *= 4) {
-		struct kvm_msr_list *more =
-			realloc(list, sizeof(*list) + room * sizeof(list->indices[0]));
 		int r;
 
-		if (!more)
-			break;
-		list = more;
+		free(list);
+		list = calloc(1, sizeof(*list) + room * sizeof(list->indices[0]));
+		if (!list)
+			return NULL;
 		list->nmsrs = room;
 		r = kvm_ioctl(kvm->kvm_fd, KVM_GET_MSR_INDEX_LIST, list);
 		if (r == 0)
@@ -103,9 +102,9 @@ int kvm_msrs_get(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret, struct error
 	uint32_t done = 0;
 	int r = kvm->msr_list ? 0 : list_make(vcpu);
 
-	if (r < 0)
-		return error_set_errno(err, r, "KVM_GET_MSR_INDEX_LIST");
 	list = kvm->msr_list;
+	if (r < 0 || !list)
+		return error_set_errno(err, r, "KVM_GET_MSR_INDEX_LIST");
 	while (done < list->nmsrs) {
 		uint32_t n = list->nmsrs - done;
 

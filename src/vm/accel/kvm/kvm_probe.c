@@ -17,7 +17,7 @@
 #include "vm/accel/kvm/kvm_int.h"
 
 #define LOOPS 400
-#define INSNS (3 * LOOPS)
+#define INSNS (3ULL * LOOPS)
 #define RUNS  3
 #define MIN_MIPS                                                                                   \
 	20 /* million instructions a second; interpreters do 2, the slowest real host 100 */
@@ -110,7 +110,7 @@ static int probe_vcpu(struct probe *p)
 /* Runs to the next port write. */
 static int probe_step(struct probe *p)
 {
-	for (unsigned i = 0; i < MAX_EXITS; i++) {
+	for (unsigned i = 0; p->run && i < MAX_EXITS; i++) {
 		int r = ioctl(p->vcpu, KVM_RUN, 0);
 
 		if (r < 0 && errno != EINTR && errno != EAGAIN)
@@ -174,6 +174,6 @@ int kvm_probe(struct error *err)
 		return error_set(err, -ENOSYS,
 				 "this host's KVM interprets guest kernels (%.1f million "
 				 "instructions a second): a stock kernel would take minutes",
-				 INSNS * 1e3 / (double)nsec);
+				 (double)INSNS * 1e3 / (double)nsec);
 	return 0;
 }

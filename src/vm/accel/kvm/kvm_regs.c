@@ -48,7 +48,7 @@ static struct kvm_segment segment_to(const struct x86_segment *s)
 
 static int general_get(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret)
 {
-	struct kvm_regs k;
+	struct kvm_regs k = {0};
 	int r = kvm_ioctl(vcpu->fd, KVM_GET_REGS, &k);
 
 	if (r < 0)
@@ -94,7 +94,7 @@ static int general_set(struct kvm_vcpu *vcpu, const struct x86_vcpu_state *s)
 static int system_get(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret)
 {
 	struct kvm_sregs2 k = {0};
-	struct kvm_sregs old;
+	struct kvm_sregs old = {0};
 	int r;
 
 	if (vcpu->kvm->caps.sregs2) {
@@ -185,8 +185,8 @@ int kvm_regs_set(struct kvm_vcpu *vcpu, const struct x86_vcpu_state *state, stru
 int kvm_fpu_get(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret, struct error *err)
 {
 	int size = vcpu->kvm->caps.xsave_bytes, r;
-	struct kvm_debugregs debug;
-	struct kvm_xcrs xcrs;
+	struct kvm_debugregs debug = {0};
+	struct kvm_xcrs xcrs = {0};
 
 	if (size > X86_XSAVE_BYTES)
 		return error_set(err, -E2BIG, "this host's XSAVE area has %d bytes", size);
@@ -241,7 +241,7 @@ int kvm_fpu_set(struct kvm_vcpu *vcpu, const struct x86_vcpu_state *state, struc
 
 int kvm_events_get(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret, struct error *err)
 {
-	struct kvm_vcpu_events k;
+	struct kvm_vcpu_events k = {0};
 	int r = kvm_ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &k);
 
 	if (r < 0)

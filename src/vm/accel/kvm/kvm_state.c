@@ -27,7 +27,7 @@ static const uint8_t mp_states[X86_MP_STATES] = {
 
 static int mp_get(struct kvm_vcpu *vcpu, struct x86_vcpu_state *ret, struct error *err)
 {
-	struct kvm_mp_state mp;
+	struct kvm_mp_state mp = {0};
 	int r = kvm_ioctl(vcpu->fd, KVM_GET_MP_STATE, &mp);
 
 	if (r < 0)

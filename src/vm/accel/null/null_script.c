@@ -6,12 +6,12 @@
 #include <string.h>
 
 #include "base/bits.h"
-#include "base/cleanup.h"
 #include "base/str.h"
 #include "vm/accel/null/null_int.h"
 
-#define MAX_WORDS 6
-#define MAX_LINES 65536
+#define MAX_WORDS      6
+#define MAX_LINES      65536
+#define MAX_LINE_BYTES 256
 
 static const struct {
 	const char *name;
@@ -105,39 +105,43 @@ static int parse_line(char *text, struct null_line *line, struct error *err)
 	return r < 0 ? r : 1;
 }
 
+static size_t count_lines(const char *text)
+{
+	size_t n = 1;
+
+	for (const char *p = text; (p = strchr(p, '\n')) != NULL; p++)
+		n++;
+	return n;
+}
+
 int null_script_parse(const char *text, struct null_script *ret, struct error *err)
 {
-	_cleanup_free_ char *copy = strdup(text);
-	struct null_line *lines = NULL;
-	size_t n = 0, room = 0;
+	size_t room = count_lines(text), n = 0;
+	struct null_line *lines = room > MAX_LINES ? NULL : calloc(room, sizeof(*lines));
 	unsigned number = 0;
+	int r = 0;
 
-	if (!copy)
-		return error_set_errno(err, -ENOMEM, "script");
-	for (char *at = copy, *next; at; at = next) {
-		struct null_line line = {.number = ++number};
-		int r;
+	if (!lines)
+		return error_set(err, -E2BIG, "script: too many lines");
+	for (const char *at = text; r >= 0 && at; number++) {
+		struct null_line line = {.number = number + 1};
+		size_t len = strcspn(at, "\n");
+		char buf[MAX_LINE_BYTES];
 
-		next = strchr(at, '\n');
-		if (next)
-			*next++ = '\0';
-		r = parse_line(at, &line, err);
-		if (r > 0 && n == room) {
-			struct null_line *more;
-
-			room = room ? room * 2 : 64;
-			more = room > MAX_LINES ? NULL : realloc(lines, room * sizeof(*lines));
-			if (!more)
-				r = error_set(err, -E2BIG, "script: too many lines");
-			else
-				lines = more;
+		if (len >= sizeof(buf)) {
+			r = error_set(err, -E2BIG, "script line %u: too long", line.number);
+			break;
 		}
-		if (r < 0) {
-			free(lines);
-			return r;
-		}
+		memcpy(buf, at, len);
+		buf[len] = '\0';
+		at = at[len] ? at + len + 1 : NULL;
+		r = parse_line(buf, &line, err);
 		if (r > 0)
 			lines[n++] = line;
+	}
+	if (r < 0) {
+		free(lines);
+		return r;
 	}
 	*ret = (struct null_script){.lines = lines, .n_lines = n};
 	return 0;
