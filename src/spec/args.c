@@ -48,36 +48,32 @@ static int unknown_key(const struct spec_option *opt, const char *key, struct er
 	return spec_unknown(err, "key", key, names, n);
 }
 
+static int set_field(const struct spec_field *f, void *base, const char *value, struct error *err)
+{
+	int r = spec_field_set(f, base, value, err);
+
+	if (r < 0)
+		error_prefix(err, "%s", f->key);
+	return r;
+}
+
 /* One item of a group: "key=value", a switch's key alone, or at the front the main field's value alone. */
 static int set_item(const struct spec_option *opt, void *base, char *item, bool first,
 		    struct error *err)
 {
 	char *equals = strchr(item, '=');
 	const struct spec_field *f;
-	const char *value;
-	int r;
 
-	if (equals) {
+	if (equals)
 		*equals = '\0';
-		f = spec_field_find(opt, item);
-		value = equals + 1;
-	} else {
-		f = spec_field_find(opt, item);
-		value = "on";
-		if (f && f->type != &spec_type_bool)
-			return error_set(err, -EINVAL, "key '%s' needs a value: give %s=VALUE",
-					 item, item);
-		if (!f && first) {
-			f = &opt->fields[0];
-			value = item;
-		}
-	}
+	f = spec_field_find(opt, item);
+	if (!f && !equals && first)
+		return set_field(&opt->fields[0], base, item, err);
 	if (!f)
 		return unknown_key(opt, item, err);
-	r = spec_field_set(f, base, value, err);
-	if (r < 0)
-		error_prefix(err, "%s", f->key);
-	return r;
+	if (!equals && f->type != &spec_type_bool)
+		return error_set(err, -EINVAL, "key '%s' needs a value: give %s=VALUE", item, item);
+	return set_field(f, base, equals ? equals + 1 : "on", err);
 }
 
 /* Takes the next item off *rest: up to a single comma, with double ones made single. */
@@ -226,7 +222,7 @@ int spec_parse_args(struct spec *spec, int argc, char **argv, struct spec_cli_re
 
 	for (int i = 0; i < argc && r == 0 && !result.help && !result.version; i++) {
 		const struct spec_option *opt;
-		const char *value = NULL;
+		const char *value = "";
 		const char *equals;
 
 		if (argv[i][0] != '-')

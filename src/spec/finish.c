@@ -133,8 +133,7 @@ static int finish_memory(struct spec_memory *memory, struct error *err)
 		return error_set(err, -EINVAL,
 				 "--memory: %" PRIu64 " bytes are no whole number of 4 KiB pages: "
 				 "give a multiple, for example %" PRIu64 "K",
-				 memory->size_bytes,
-				 whole_kib);
+				 memory->size_bytes, whole_kib);
 	return 0;
 }
 

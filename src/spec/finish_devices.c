@@ -268,17 +268,21 @@ static int check_nets_differ(const struct spec_net *a, const struct spec_net *b,
 	return 0;
 }
 
-/* Two forwards of the same host port: the second could not be opened. An absent address is all addresses. */
+/* Do two forwards want the same port of the host, so that the second cannot be opened? */
 static bool forwards_clash(const char *a, const char *b)
 {
-	static const uint8_t any[4];
+	static const uint8_t any[16];
 	struct spec_hostfwd fa, fb;
 
 	if (spec_hostfwd_parse(a, &fa, NULL) < 0 || spec_hostfwd_parse(b, &fb, NULL) < 0)
 		return false;
-	return fa.udp == fb.udp && fa.host_port == fb.host_port &&
-	       (memcmp(fa.host_addr, fb.host_addr, 4) == 0 || memcmp(fa.host_addr, any, 4) == 0 ||
-		memcmp(fb.host_addr, any, 4) == 0);
+	if (fa.udp != fb.udp || fa.host_port != fb.host_port)
+		return false;
+	if (fa.family == 0 || fb.family == 0)
+		return true;
+	return fa.family == fb.family &&
+	       (memcmp(fa.host_addr, fb.host_addr, 16) == 0 || memcmp(fa.host_addr, any, 16) == 0 ||
+		memcmp(fb.host_addr, any, 16) == 0);
 }
 
 static int check_forwards_differ(const struct spec_net *a, const struct spec_net *b,

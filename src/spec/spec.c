@@ -1,13 +1,14 @@
 /*
  * Life of a spec: defaults, lists, freeing. Everything here walks the option table, so a new property needs no line in this file.
  */
-#include "spec/spec_int.h"
+#include "spec/spec.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bits.h"
 #include "base/str.h"
+#include "spec/spec_int.h"
 
 void *spec_option_base(const struct spec_option *opt, struct spec *spec)
 {

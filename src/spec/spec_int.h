@@ -156,10 +156,11 @@ int spec_finish_disks(struct spec *spec, struct error *err);
 int spec_finish_nets(struct spec *spec, struct error *err);
 int spec_check_slots(const struct spec *spec, struct error *err);
 
-/* "tcp:127.0.0.1:2222-:22"; an absent address is 0. */
+/* "tcp:127.0.0.1:2222-:22", "udp:[::1]:53-:53". */
 struct spec_hostfwd {
 	bool udp;
-	uint8_t host_addr[4], guest_addr[4];
+	int family; /* AF_INET, AF_INET6; 0: every address of the host */
+	uint8_t host_addr[16];
 	uint16_t host_port, guest_port;
 };
 int spec_hostfwd_parse(const char *text, struct spec_hostfwd *ret, struct error *err);

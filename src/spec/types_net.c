@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -95,19 +96,30 @@ static int hostfwd_bad(struct error *err, const char *text, const char *why)
 			 text, why);
 }
 
-/* [from, to): nothing, or an IPv4 address. */
-static bool hostfwd_addr(const char *from, const char *to, uint8_t ret[4])
+/* [from, to): nothing, an IPv4 address, or an IPv6 address in brackets. *ret has room for the longer one. */
+static bool hostfwd_addr(const char *from, const char *to, int *ret_family, uint8_t *ret)
 {
-	char text[INET_ADDRSTRLEN];
-	size_t len = (size_t)(to - from);
+	char text[INET6_ADDRSTRLEN];
+	int family = AF_INET;
+	size_t len;
 
-	if (len == 0)
+	*ret_family = 0;
+	if (from == to)
 		return true;
+	if (*from == '[') {
+		if (to[-1] != ']')
+			return false;
+		family = AF_INET6;
+		from++;
+		to--;
+	}
+	len = (size_t)(to - from);
 	if (len >= sizeof(text))
 		return false;
 	memcpy(text, from, len);
 	text[len] = '\0';
-	return inet_pton(AF_INET, text, ret) == 1;
+	*ret_family = family;
+	return inet_pton(family, text, ret) == 1;
 }
 
 static bool hostfwd_port(const char *from, const char *to, uint16_t *ret)
@@ -130,27 +142,43 @@ int spec_hostfwd_parse(const char *text, struct spec_hostfwd *ret, struct error 
 {
 	struct spec_hostfwd fwd = {.udp = str_starts(text, "udp:")};
 	const char *host = text + strlen("tcp:");
-	const char *host_port, *guest, *guest_port, *end;
+	const char *bracket, *host_port, *guest, *guest_port;
+	uint8_t guest_addr[16];
+	int guest_family;
 
 	if (!fwd.udp && !str_starts(text, "tcp:"))
 		return hostfwd_bad(err, text, "it begins with neither tcp: nor udp:");
-	host_port = strchr(host, ':');
+	bracket = *host == '[' ? strchr(host, ']') : host;
+	host_port = bracket ? strchr(bracket, ':') : NULL;
 	guest = host_port ? strchr(host_port, '-') : NULL;
 	guest_port = guest ? strchr(guest, ':') : NULL;
 	if (!guest_port)
 		return hostfwd_bad(err, text, "a part is missing");
-	end = guest_port + strlen(guest_port);
-	if (!hostfwd_addr(host, host_port, fwd.host_addr))
-		return hostfwd_bad(err, text, "the host's address is no IPv4 address");
-	if (!hostfwd_addr(guest + 1, guest_port, fwd.guest_addr))
-		return hostfwd_bad(err, text, "the guest's address is no IPv4 address");
-	if (!hostfwd_port(guest_port + 1, end, &fwd.guest_port))
+	if (!hostfwd_addr(host, host_port, &fwd.family, fwd.host_addr))
+		return hostfwd_bad(err, text,
+				   "the host's address is none (IPv6 stands in brackets)");
+	if (!hostfwd_addr(guest + 1, guest_port, &guest_family, guest_addr))
+		return hostfwd_bad(err, text, "the guest's address is none");
+	if (!hostfwd_port(guest_port + 1, strchr(guest_port, '\0'), &fwd.guest_port))
 		return hostfwd_bad(err, text, "the guest's port is not 1 to 65535");
 	fwd.host_port = fwd.guest_port;
 	if (host_port + 1 != guest && !hostfwd_port(host_port + 1, guest, &fwd.host_port))
 		return hostfwd_bad(err, text, "the host's port is not 1 to 65535");
 	*ret = fwd;
 	return 0;
+}
+
+/* The text, with the host's port filled in where it is left out. NULL without memory. */
+static char *hostfwd_complete(const char *text, const struct spec_hostfwd *fwd)
+{
+	const char *dash = strrchr(text, '-');
+	char *full;
+
+	if (dash[-1] != ':')
+		return strdup(text);
+	if (asprintf(&full, "%.*s%u%s", (int)(dash - text), text, fwd->host_port, dash) < 0)
+		return NULL;
+	return full;
 }
 
 static int hostfwd_parse(const struct spec_field *f, void *base, const char *text,
@@ -170,7 +198,7 @@ static int hostfwd_parse(const struct spec_field *f, void *base, const char *tex
 	if (!grown)
 		return error_set(err, -ENOMEM, "no memory for '%s'", text);
 	*list = grown;
-	grown[*count] = strdup(text);
+	grown[*count] = hostfwd_complete(text, &fwd);
 	if (!grown[*count])
 		return error_set(err, -ENOMEM, "no memory for '%s'", text);
 	(*count)++;

@@ -135,7 +135,7 @@ static void every_net_key_is_read(void **state)
 		      "tap,id=wan,mac=52:54:00:ab:CD:ef,fds=3:4,vhost=on,queues=2,mtu=9000,"
 		      "queue-size=512,iothread=on,slot=4",
 		      "--net", "tap,ifname=tap0", "--net", "type=null", "--net",
-		      "user,hostfwd=tcp::80-:80,hostfwd=udp::53-:53");
+		      "user,hostfwd=tcp::80-:80,hostfwd=udp:[::1]:-:53");
 	assert_int_equal(spec.n_nets, 4);
 	n = &spec.nets[0];
 	assert_int_equal(n->kind, SPEC_NET_TAP);
@@ -151,6 +151,8 @@ static void every_net_key_is_read(void **state)
 	assert_string_equal(spec.nets[1].ifname, "tap0");
 	assert_int_equal(spec.nets[2].kind, SPEC_NET_NULL);
 	assert_int_equal(spec.nets[3].n_hostfwd, 2);
+	/* A port of the host that is left out is the guest's. */
+	assert_string_equal(spec.nets[3].hostfwd[1], "udp:[::1]:53-:53");
 	spec_fini(&spec);
 }
 
@@ -268,13 +270,29 @@ static void bad_values_are_refused(void **state)
 static void forwards_are_checked(void **state)
 {
 	static const char *const bad[] = {
-		"x",           "tcp",        "tcp:80",         "tcp::80",       "tcp::80-80",
-		"tcp::-:",     "tcp::0-:1",  "tcp::1-:0",      "tcp::65536-:1", "sctp::1-:1",
-		"tcp:h:1-:1",  "tcp::1-g:1", "tcp:1.2.3:1-:1", "tcp::1-:1x",    "tcp:::1-:1",
-		"tcp::1-:1:1", "tcp::-1-:1",
+		"x",
+		"tcp",
+		"tcp:80",
+		"tcp::80",
+		"tcp::80-80",
+		"tcp::-:",
+		"tcp::0-:1",
+		"tcp::1-:0",
+		"tcp::65536-:1",
+		"sctp::1-:1",
+		"tcp:h:1-:1",
+		"tcp::1-g:1",
+		"tcp:1.2.3:1-:1",
+		"tcp::1-:1x",
+		"tcp:::1-:1",
+		"tcp::1-:1:1",
+		"tcp::-1-:1",
+		"tcp:[::1:1-:1",
+		"tcp:::1]:1-:1",
+		"tcp:[1.2.3.4]:1-:1",
 	};
 	static const char *const good[] = {"tcp::1-:1", "udp:0.0.0.0:1-10.0.2.15:65535",
-					   "tcp::-:22"};
+					   "tcp::-:22", "tcp:[::1]:80-:80"};
 	char item[128];
 
 	(void)state;

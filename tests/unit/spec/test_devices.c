@@ -149,8 +149,9 @@ static void forwards_of_different_ports_are_taken(void **state)
 	(void)state;
 	assert_finished(&spec, "--kernel", "k", "--net",
 			"user,hostfwd=tcp::80-:80,hostfwd=udp::80-:80,hostfwd=tcp::81-:80,"
-			"hostfwd=tcp:127.0.0.1:90-:90,hostfwd=tcp:127.0.0.2:90-:90");
-	assert_int_equal(spec.nets[0].n_hostfwd, 5);
+			"hostfwd=tcp:127.0.0.1:90-:90,hostfwd=tcp:127.0.0.2:90-:90,"
+			"hostfwd=tcp:[::1]:90-:90");
+	assert_int_equal(spec.nets[0].n_hostfwd, 6);
 	spec_fini(&spec);
 }
 
