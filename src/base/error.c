@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-int error_set(struct error *err, int code, const char *fmt, ...)
+int(error_set)(struct error *err, int code, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -16,7 +16,7 @@ int error_set(struct error *err, int code, const char *fmt, ...)
 	return code;
 }
 
-int error_set_errno(struct error *err, int code, const char *fmt, ...)
+int(error_set_errno)(struct error *err, int code, const char *fmt, ...)
 {
 	va_list ap;
 	size_t used;

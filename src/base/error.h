@@ -28,3 +28,9 @@ int error_set_errno(struct error *err, int code, const char *fmt, ...)
 
 /* Puts "<prefix>: " before what is there; for callers that know which object it was. Returns err->code. */
 int error_prefix(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#ifdef __clang_analyzer__
+/* Static analysis looks at one file at a time: it is told here what comes back. */
+#define error_set(err, code, ...)       ((error_set)(err, code, __VA_ARGS__), (code))
+#define error_set_errno(err, code, ...) ((error_set_errno)(err, code, __VA_ARGS__), (code))
+#endif
