@@ -169,8 +169,8 @@ class Terminal(Case):
     def check_restored(self, body, status, act=None):
         process, master, slave = self.start("stty raw -echo opost onlcr\n" + body)
         line = self.read_line(master)
-        self.assertFalse(termios.tcgetattr(slave)[3] & termios.ECHO)
-        if act:
+        if act:  # it waits for that; otherwise it may have gone, and the terminal may be right already
+            self.assertFalse(termios.tcgetattr(slave)[3] & termios.ECHO)
             act(process, int(line))
         self.assertEqual(process.wait(TIMEOUT), status)
         after = termios.tcgetattr(slave)
