@@ -7,6 +7,7 @@
 #include "base/bits.h"
 #include "base/cleanup.h"
 #include "base/endian.h"
+#include "vm/state/state.h"
 
 #define SLOT       3
 #define TOY_QUEUES 3
@@ -545,6 +546,75 @@ static void no_bus_master_no_requests(void **state)
 	assert_true(f->toy.holds);
 }
 
+/* --- state --- */
+
+static void state_brings_a_running_device_back(void **state)
+{
+	struct fixture *f = *state;
+	struct virtio *vdev = &f->toy.vdev;
+	struct state_buf buf = {0};
+	struct state_reader reader;
+	struct driver_queue *q;
+	unsigned bells;
+
+	start(f);
+	q = send_one(f);
+	toy_complete(&f->toy);
+	driver_wait(q, NULL);
+	bells = doorbells(f);
+	device_pause(&vdev->pci.dev);
+	send_one(f); /* not taken any more */
+	driver_interrupts(q);
+	assert_int_equal(state_save(&virtio_state_table, vdev, &buf), 0);
+	device_reset(&vdev->pci.dev);
+	assert_int_equal(doorbells(f), 0);
+	reader = state_reader_of(buf.data, buf.len);
+	assert_int_equal(state_load(&virtio_state_table, vdev, &reader, NULL), 0);
+	assert_int_equal(doorbells(f), bells);
+	assert_int_equal(driver_status(&f->d), 15);
+	assert_int_equal(f->toy.activations, 1);
+	device_resume(&vdev->pci.dev);
+	assert_int_equal(f->toy.activations, 2);
+	harness_run(f->h);
+	assert_true(f->toy.holds);
+	toy_complete(&f->toy);
+	driver_wait(q, NULL);
+	assert_int_equal(driver_interrupts(q), 1);
+	state_buf_fini(&buf);
+}
+
+static void contradictory_state_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct virtio *vdev = &f->toy.vdev;
+	struct virtio_queue *queue = &vdev->queues[1];
+	int (*load)(void *obj, struct error *err) = virtio_state_table.post_load;
+	struct error err = ERROR_INIT;
+
+#define REFUSED(lvalue, bad, code)                                                                 \
+	do {                                                                                       \
+		__typeof__(lvalue) was = (lvalue);                                                 \
+                                                                                                   \
+		(lvalue) = (bad);                                                                  \
+		assert_int_equal(load(vdev, &err), code);                                          \
+		assert_non_null(strstr(err.text, "toy0"));                                         \
+		(lvalue) = was;                                                                    \
+	} while (0)
+
+	start(f);
+	assert_int_equal(load(vdev, NULL), 0);
+	REFUSED(vdev->n_queues, 2, -EINVAL);
+	REFUSED(vdev->features, vdev->features | BIT(9), -ENOTSUP);
+	REFUSED(vdev->features, vdev->features | BIT(TOY_F_EVEN), -ENOTSUP);
+	REFUSED(vdev->features, vdev->features & ~BIT(VIRTIO_F_VERSION_1), -EINVAL);
+	REFUSED(vdev->features, vdev->features & ~BIT(VIRTIO_F_RING_PACKED), -EINVAL);
+	REFUSED(vdev->status, VIRTIO_STATUS_DRIVER_OK, -EINVAL);
+	REFUSED(vdev->config_vector, TOY_QUEUES + 1, -EINVAL);
+	REFUSED(queue->vq.msix_vector, TOY_QUEUES + 1, -EINVAL);
+	REFUSED(queue->vq.event_idx, false, -EINVAL);
+	assert_int_equal(load(vdev, NULL), 0);
+}
+
 /* --- registers through configuration space --- */
 
 static unsigned access_cap(struct fixture *f)
@@ -615,6 +685,8 @@ int main(void)
 		TEST(a_vector_that_is_none_is_silent),
 		TEST(doorbells_follow_the_bar),
 		TEST(no_bus_master_no_requests),
+		TEST(state_brings_a_running_device_back),
+		TEST(contradictory_state_is_refused),
 		TEST(configuration_access_reaches_registers),
 	};
 
