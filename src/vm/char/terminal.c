@@ -15,8 +15,8 @@
 
 #define MAX_SHARED 2
 
-static const int fatal_signals[] = {SIGHUP, SIGINT,  SIGQUIT, SIGILL,  SIGTRAP, SIGABRT, SIGBUS,
-				    SIGFPE, SIGSEGV, SIGPIPE, SIGTERM, SIGSYS,  SIGXCPU, SIGXFSZ};
+static const int fatal_signals[] = {SIGHUP, SIGINT,  SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS,
+				    SIGFPE, SIGSEGV, SIGTERM, SIGSYS, SIGXCPU, SIGXFSZ};
 static const int job_signals[] = {SIGTSTP, SIGCONT, SIGWINCH};
 
 static struct {

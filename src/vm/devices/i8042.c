@@ -107,8 +107,6 @@ static void i8042_data_write(struct i8042 *kbc, uint8_t value)
 		i8042_set_output(kbc, value);
 		break;
 	case CMD_WRITE_KBD:
-		i8042_answer(kbc, value, 0);
-		break;
 	case CMD_WRITE_AUX: /* without the bit that says "auxiliary": there is no such port */
 		i8042_answer(kbc, value, 0);
 		break;

@@ -117,6 +117,14 @@ static uint64_t rtc_period_ns(const struct rtc *rtc)
 	return (NSEC_PER_SEC << (rate - 1)) / 32768;
 }
 
+/* Periods that have begun; 0: they are off. */
+static uint64_t rtc_periods(const struct rtc *rtc)
+{
+	uint64_t period = rtc_period_ns(rtc);
+
+	return period != 0 ? rtc_chain_ns(rtc) / period : 0;
+}
+
 static void rtc_take_time(struct rtc *rtc)
 {
 	if (rtc_running(rtc))
@@ -144,17 +152,13 @@ static void rtc_start_divider(struct rtc *rtc)
 
 static void rtc_catch_up(struct rtc *rtc)
 {
-	uint64_t period = rtc_period_ns(rtc);
-	uint64_t periods;
+	uint64_t periods = rtc_periods(rtc);
 	int64_t alarm;
 	int64_t sec;
 
-	if (period != 0) {
-		periods = rtc_chain_ns(rtc) / period;
-		if (periods != rtc->seen_period)
-			rtc->regs[RTC_C] |= C_PF;
-		rtc->seen_period = periods;
-	}
+	if (periods != rtc->seen_period && periods != 0)
+		rtc->regs[RTC_C] |= C_PF;
+	rtc->seen_period = periods;
 	sec = rtc_now_sec(rtc);
 	if (!rtc_running(rtc) || sec == rtc->seen_sec)
 		return;
@@ -288,6 +292,7 @@ static void rtc_write_control(struct rtc *rtc, unsigned index, uint8_t value)
 		rtc->regs[RTC_B] = value & B_SET ? value & (uint8_t)~B_UIE : value;
 	if (!was_divided && (rtc->regs[RTC_A] & A_DIVIDER) == A_DIVIDER_ON)
 		rtc_start_divider(rtc);
+	rtc->seen_period = rtc_periods(rtc); /* counted anew: the rate or the phase is another */
 	if (!was_running && rtc_running(rtc))
 		rtc_give_time(rtc);
 }
@@ -381,7 +386,7 @@ static void rtc_reset(struct device *dev)
 	rtc->regs[RTC_D] = D_VALID;
 	rtc_store_memory_sizes(rtc);
 	rtc->seen_sec = rtc_now_sec(rtc);
-	rtc->seen_period = rtc_chain_ns(rtc) / rtc_period_ns(rtc);
+	rtc->seen_period = rtc_periods(rtc);
 	rtc_update_irq(rtc);
 }
 
