@@ -100,7 +100,7 @@ int net_user_open(struct loop *loop, const struct net_user_config *config, struc
 
 /* --- tap --- */
 struct net_tap_config {
-	const char *ifname; /* an existing or, with the right to, a new tap; or NULL with fds */
+	const char *ifname; /* an existing tap; or NULL with fds */
 	const int *fds;     /* n_queues open tap descriptors, taken over on success */
 	unsigned n_queues;  /* pairs; 0 counts as 1 */
 	bool vhost;         /* -EOPNOTSUPP when /dev/vhost-net cannot be used */

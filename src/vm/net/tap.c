@@ -242,7 +242,7 @@ static const struct net_backend_ops net_tap_ops = {
 
 /* --- open --- */
 
-static int tap_explain(const char *ifname, bool exists, int code, struct error *err)
+static int tap_explain(const char *ifname, int code, struct error *err)
 {
 	switch (code) {
 	case -EBUSY:
@@ -252,14 +252,9 @@ static int tap_explain(const char *ifname, bool exists, int code, struct error *
 				 ifname);
 	case -EPERM:
 	case -EACCES:
-		if (exists)
-			return error_set(err, code,
-					 "tap %s: no permission; it belongs to another user: make "
-					 "it with \"ip tuntap add dev %s mode tap user $USER\"",
-					 ifname, ifname);
 		return error_set(err, code,
-				 "tap %s: there is no such interface, and no permission to make "
-				 "one: \"ip tuntap add dev %s mode tap user $USER\" as root does",
+				 "tap %s: no permission; it belongs to another user: make it with "
+				 "\"ip tuntap add dev %s mode tap user $USER\"",
 				 ifname, ifname);
 	case -EINVAL:
 		return error_set(
@@ -270,12 +265,6 @@ static int tap_explain(const char *ifname, bool exists, int code, struct error *
 	default:
 		return error_set_errno(err, code, "tap %s", ifname);
 	}
-}
-
-/* Does the interface exist already? */
-static bool tap_exists(const char *ifname)
-{
-	return if_nametoindex(ifname) != 0;
 }
 
 static int tap_open_node(const char *ifname, struct error *err)
@@ -304,24 +293,26 @@ static int tap_attach(int fd, const char *ifname, short flags)
 static int tap_open_queue(struct net_tap *tap, const char *ifname, struct error *err)
 {
 	const short flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-	bool exists = tap_exists(ifname);
 	int r;
+
+	/* The kernel would make it: an interface that is down, on no bridge, and seldom what was meant. */
+	if (if_nametoindex(ifname) == 0)
+		return error_set(err, -ENODEV,
+				 "tap %s: there is no such interface; \"ip tuntap add dev %s mode "
+				 "tap user $USER\" as root makes it",
+				 ifname, ifname);
 
 	_cleanup_close_ int fd = tap_open_node(ifname, err);
 
 	if (fd < 0)
 		return fd;
 	r = tap_attach(fd, ifname, tap->multi_queue ? flags | IFF_MULTI_QUEUE : flags);
-	if (r == -EINVAL && exists && !tap->multi_queue) {
+	if (r == -EINVAL && !tap->multi_queue) {
 		tap->multi_queue = true;
 		r = tap_attach(fd, ifname, flags | IFF_MULTI_QUEUE);
 	}
 	if (r < 0)
-		return tap_explain(ifname, exists, r, err);
-	if (!exists)
-		log_warning(
-			"tap %s: made, and gone with this machine; it is down until you set it up",
-			ifname);
+		return tap_explain(ifname, r, err);
 	return steal_fd(&fd);
 }
 
