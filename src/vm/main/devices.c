@@ -120,10 +120,11 @@ static int add_console(struct machine *m, struct error *err)
 static int add_platform(struct machine *m, struct error *err)
 {
 	const uint64_t ram = m->spec->memory.size_bytes;
+	const uint64_t ram_low = MIN(ram, (uint64_t)GMEM_HOLE_START);
 	const struct rtc_cmos_config rtc = {
 		.id = "rtc0",
-		.ram_below_4g_bytes = MIN(ram, (uint64_t)GMEM_HOLE_START),
-		.ram_above_4g_bytes = ram - MIN(ram, (uint64_t)GMEM_HOLE_START),
+		.ram_below_4g_bytes = ram_low,
+		.ram_above_4g_bytes = ram - ram_low,
 	};
 	const struct i8042_config i8042 = {.id = "i8042"};
 	const struct reset_ports_config reset = {.id = "reset0"};

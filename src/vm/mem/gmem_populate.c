@@ -32,8 +32,9 @@ static void touch(uint8_t *p, uint64_t len, uint64_t page_bytes)
 {
 	for (uint64_t off = 0; off < len; off += page_bytes) {
 		volatile uint8_t *byte = p + off;
+		uint8_t value = *byte;
 
-		*byte = *byte;
+		*byte = value;
 	}
 }
 

@@ -1,3 +1,6 @@
+/*
+ * Compares two objects by their state table: the first field that differs, by its path, for tests and for a person.
+ */
 #include <stdio.h>
 #include <string.h>
 

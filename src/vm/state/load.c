@@ -1,3 +1,7 @@
+/*
+ * Loads a state stream into an object by its table. The stream is hostile: nothing of it is believed before it is checked against
+ * the table, and nothing is allocated for it.
+ */
 #include <errno.h>
 #include <string.h>
 

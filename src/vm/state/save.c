@@ -1,3 +1,6 @@
+/*
+ * Saves an object by its state table, in the format that state_int.h describes. The object's machine is stopped.
+ */
 #include <string.h>
 
 #include "vm/state/state_int.h"

@@ -21,7 +21,7 @@ static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 
-	strcpy(f->dir, "/tmp/vireo-char-XXXXXX");
+	snprintf(f->dir, sizeof(f->dir), "/tmp/vireo-char-XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
 	snprintf(f->path, sizeof(f->path), "%s/it", f->dir);
 	assert_int_equal(loop_new(&f->loop), 0);

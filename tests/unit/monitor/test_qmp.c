@@ -88,7 +88,7 @@ static int setup(void **state)
 	struct fake *f = calloc(1, sizeof(*f));
 
 	assert_non_null(f);
-	strcpy(f->dir, "/tmp/vireo-qmp-XXXXXX");
+	snprintf(f->dir, sizeof(f->dir), "/tmp/vireo-qmp-XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
 	snprintf(f->path, sizeof(f->path), "%s/s", f->dir);
 	f->running = true;
