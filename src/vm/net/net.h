@@ -75,7 +75,7 @@ static inline void net_backend_free(struct net_backend *net)
 		net->ops->free(net);
 }
 
-/* For backends that are opened with `defer`: to be called once before the guest runs. */
+/* For backends that are opened with `defer`: to be called once before the guest runs; any thread. */
 static inline int net_backend_wait(struct net_backend *net, struct error *err)
 {
 	return net->ops->wait ? net->ops->wait(net, err) : 0;

@@ -28,7 +28,7 @@
 struct net_user {
 	struct net_stream stream; /* first: its net is ours */
 	struct passt passt;
-	bool waiting; /* passt has been started, and net_user_wait() not been called */
+	bool waiting; /* passt has been started, and net_user_wait_here() not been called */
 };
 
 static struct net_user *net_user_of(struct net_backend *net)
@@ -115,9 +115,8 @@ static int net_user_answered(struct net_user *user, uint8_t *frame, size_t size)
 	}
 }
 
-static int net_user_wait(struct net_backend *net, struct error *err)
+static int net_user_wait_here(struct net_user *user, struct error *err)
 {
-	struct net_user *user = net_user_of(net);
 	uint64_t end = clock_monotonic_ns() + USER_START_TIMEOUT_MS * NSEC_PER_MSEC;
 	size_t size = NET_HDR_BYTES + NET_STREAM_MAX_FRAME;
 	int r = 0;
@@ -145,6 +144,27 @@ static int net_user_wait(struct net_backend *net, struct error *err)
 	if (r < 0)
 		return error_set_errno(err, r, "user-mode network: passt cannot be watched");
 	return 0;
+}
+
+struct net_user_wait {
+	struct net_user *user;
+	struct error *err;
+	int result;
+};
+
+static void net_user_wait_call(void *opaque)
+{
+	struct net_user_wait *wait = opaque;
+
+	wait->result = net_user_wait_here(wait->user, wait->err);
+}
+
+static int net_user_wait(struct net_backend *net, struct error *err)
+{
+	struct net_user_wait wait = {.user = net_user_of(net), .err = err};
+
+	loop_call(wait.user->stream.loop, net_user_wait_call, &wait);
+	return wait.result;
 }
 
 static const struct net_backend_ops net_user_ops = {
@@ -213,7 +233,7 @@ int net_user_open(struct loop *loop, const struct net_user_config *config, struc
 		/* A failure here is one that the wait explains. */
 		net_user_ask(user);
 		if (!config->defer)
-			r = net_user_wait(&user->stream.net, err);
+			r = net_user_wait_here(user, err);
 	}
 	if (r < 0) {
 		net_user_free(&user->stream.net);
