@@ -21,6 +21,10 @@ BUILD = pathlib.Path(os.environ.get("VIREO_BUILD", TREE / "build"))
 VMM = BUILD / "vireo-vmm"
 
 
+# Bounds on waits are for a quiet machine with KVM; the lab's emulated host is many times slower.
+SLOW = float(os.environ.get("VIREO_SLOW", "4" if os.environ.get("VIREO_LAB") else "1"))
+
+
 class Failure(Exception):
     """What a test expected did not happen."""
 
@@ -38,7 +42,7 @@ class Qmp:
         self.deadline = timeout
         self.events = []
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(timeout)
+        self.sock.settimeout(timeout * SLOW)
         end = time.monotonic() + timeout
         while True:
             try:
@@ -80,7 +84,7 @@ class Qmp:
         for i, seen in enumerate(self.events):
             if seen["event"] == name:
                 return self.events.pop(i)
-        self.sock.settimeout(timeout)
+        self.sock.settimeout(timeout * SLOW)
         while True:
             try:
                 message = self._read()
@@ -150,6 +154,7 @@ class Guest:
     def expect(self, pattern, timeout=60):
         """Waits until the regular expression matches what was printed since the last match; returns the match."""
         expression = re.compile(pattern.encode())
+        timeout *= SLOW
         end = time.monotonic() + timeout
         while True:
             match = expression.search(self.output, self.seen)
@@ -177,6 +182,7 @@ class Guest:
 
     def wait(self, timeout=60):
         """The exit status; everything printed is in output then."""
+        timeout *= SLOW
         end = time.monotonic() + timeout
         while self.process.stdout:
             left = end - time.monotonic()
