@@ -91,9 +91,10 @@ void accel_vcpu_kick(struct accel_vcpu *vcpu);
 /* Completes a port or memory access in flight, so that the state read next is exact; on the vCPU's thread, stopped. */
 int accel_vcpu_settle(struct accel_vcpu *vcpu);
 const char *accel_vcpu_error(const struct accel_vcpu *vcpu);
+/* Any thread. A message of delivery mode NMI to the vCPU's APIC: LINT1 need not be set up. */
 int accel_vcpu_nmi(struct accel_vcpu *vcpu);
 
-/* --- interrupts --- */
+/* --- interrupts: any thread --- */
 
 /* A level-triggered or edge input of the interrupt controllers (GSI 0 to 23, I/O APIC pins and the legacy PIC). */
 int accel_irq_line(struct accel *accel, unsigned gsi, bool level);
@@ -103,7 +104,8 @@ int accel_irqfd_attach(struct accel *accel, int fd, uint64_t addr, uint32_t data
 int accel_irqfd_update(struct accel *accel, int route, uint64_t addr, uint32_t data);
 int accel_irqfd_detach(struct accel *accel, int route);
 
-/* --- doorbells: a guest write of the given width (0: any) at addr signals the eventfd without leaving the kernel --- */
+/* --- doorbells: a guest write of the given width (0: any) at addr signals the eventfd without leaving the kernel.
+ * Any thread. -EOPNOTSUPP, -ENOSPC: the write comes to the handler as usual --- */
 
 struct accel_doorbell {
 	bool is_pio;
