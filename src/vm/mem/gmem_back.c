@@ -137,6 +137,14 @@ static int open_file(const struct gmem_config *config, uint64_t *ret_page, struc
 	}
 	if (fstatfs(fd, &fs) == 0 && (unsigned long)fs.f_type == HUGETLBFS_MAGIC)
 		*ret_page = (uint64_t)fs.f_bsize;
+	else if (config->hugepage_bytes)
+		*ret_page = GMEM_PAGE;
+	if (config->hugepage_bytes && *ret_page != config->hugepage_bytes)
+		return error_set(err, -EINVAL,
+				 "memory file '%s' has pages of %" PRIu64
+				 " bytes: for huge pages, name a folder where a hugetlbfs of that "
+				 "page size is mounted",
+				 config->path, *ret_page);
 	if ((config->ram_bytes & (*ret_page - 1)) != 0)
 		return error_set(
 			err, -EINVAL,

@@ -293,6 +293,19 @@ static void a_file_backs_memory_and_is_not_clobbered(void **state)
 	unlink(path);
 }
 
+static void huge_pages_want_their_own_file_system(void **state)
+{
+	struct gmem_config config = {.ram_bytes = 2 * MIB,
+				     .path = "/dev/shm",
+				     .hugepage_bytes = 2 * MIB};
+	struct error err = ERROR_INIT;
+	struct gmem *mem = NULL;
+
+	(void)state;
+	assert_int_equal(gmem_new(&config, &mem, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "hugetlbfs"));
+}
+
 static void a_folder_gets_a_nameless_file(void **state)
 {
 	struct gmem_config config = {.ram_bytes = MIB, .path = "/dev/shm"};
@@ -418,6 +431,7 @@ int main(void)
 		cmocka_unit_test(discarded_pages_are_zero_and_gone),
 		cmocka_unit_test(preallocated_pages_are_there),
 		cmocka_unit_test(a_file_backs_memory_and_is_not_clobbered),
+		cmocka_unit_test(huge_pages_want_their_own_file_system),
 		cmocka_unit_test(a_folder_gets_a_nameless_file),
 		cmocka_unit_test(a_peer_cannot_shrink_memory),
 		cmocka_unit_test(dirty_pages_are_found_once),
