@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_packet.h>
+#include <linux/if_tun.h>
 #include <net/if.h>
 #include <sched.h>
 #include <stdio.h>
@@ -28,6 +29,7 @@ struct tap_test {
 	struct device *dev;
 	struct driver d;
 	bool vhost;
+	unsigned pairs;
 	int host; /* the interface's other side */
 };
 
@@ -59,6 +61,21 @@ static int host_socket(void)
 	return fd;
 }
 
+/* Makes the interface, as an administrator would, or removes it. */
+static void keep_tap(unsigned pairs, bool keep)
+{
+	struct ifreq ifr = {
+		.ifr_name = IFNAME,
+		.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (pairs > 1 ? IFF_MULTI_QUEUE : 0)),
+	};
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ioctl(fd, TUNSETIFF, &ifr), 0);
+	assert_int_equal(ioctl(fd, TUNSETPERSIST, keep), 0);
+	close(fd);
+}
+
 static struct tap_test *make(unsigned pairs, bool vhost)
 {
 	struct tap_test *t = calloc(1, sizeof(*t));
@@ -71,6 +88,8 @@ static struct tap_test *make(unsigned pairs, bool vhost)
 
 	assert_non_null(t);
 	t->vhost = vhost;
+	t->pairs = pairs;
+	keep_tap(pairs, true);
 	t->h = harness_new();
 	if (net_tap_open(t->h->env.loop, &tap, &config.backend, &err) < 0 ||
 	    virtio_net_new(&t->h->env, &config, &t->dev, &err) < 0)
@@ -85,6 +104,7 @@ static void end(struct tap_test *t)
 	device_free(t->dev);
 	harness_free(t->h);
 	close(t->host);
+	keep_tap(t->pairs, false);
 	free(t);
 }
 
