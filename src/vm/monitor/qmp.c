@@ -165,19 +165,16 @@ static int check_arguments(const struct qmp_command *command, const json_t *args
 	const char *key;
 	json_t *value;
 
-	/* The iteration macro wants a pointer to non-const; nothing is changed. */
-	json_object_foreach (json_incref((json_t *)(uintptr_t)args), key, value) {
+	/* The iteration macro wants a pointer to non-const, and names it at each step; nothing is changed. */
+	json_object_foreach ((json_t *)(uintptr_t)args, key, value) {
 		bool known = false;
 
 		for (const char *const *a = command->arguments; a && *a; a++)
 			known = known || str_eq(*a, key);
-		if (!known) {
-			json_decref((json_t *)(uintptr_t)args);
+		if (!known)
 			return error_set(err, -EINVAL, "command '%s' takes no argument '%s'",
 					 command->name, key);
-		}
 	}
-	json_decref((json_t *)(uintptr_t)args);
 	return 0;
 }
 
