@@ -8,7 +8,7 @@ all: $(BUILD)/build.ninja
 
 $(BUILD)/build.ninja:
 	@scripts/install-deps build
-	meson setup $(BUILD) -Dwerror=true $(if $(DESTDIR)$(PREFIX),--prefix=$(or $(PREFIX),/usr/local))
+	meson setup $(BUILD) -Dwerror=true $(if $(PREFIX),--prefix=$(PREFIX))
 
 # Boots a stock Debian kernel with a small Debian root disk; without a terminal, a scripted session.
 run:
@@ -34,7 +34,7 @@ lint:
 	@scripts/check --no-install style tidy cppcheck
 
 install: all
-	meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir=$(DESTDIR))
+	meson install -C $(BUILD) --no-rebuild --strip $(if $(DESTDIR),--destdir=$(DESTDIR))
 
 # Each program in bench/ runs us and a peer side by side and prints both figures.
 bench: all
