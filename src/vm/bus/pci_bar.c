@@ -162,17 +162,14 @@ static int pci_bar_assign(struct pci_device *pci, unsigned i, struct pci_windows
 			  struct error *err)
 {
 	const struct pci_bar *bar = &pci->bars[i];
-	struct pci_window *first = &windows->mmio32;
-	struct pci_window *second = bar->is_64bit ? &windows->mmio64 : NULL;
+	bool high = bar->is_64bit && bar->size > PCI_SMALL_BAR;
+	struct pci_window *first = high ? &windows->mmio64 : &windows->mmio32;
+	struct pci_window *second = high ? &windows->mmio32 : &windows->mmio64;
 	char text[32];
 	uint64_t addr;
 
-	if (second && bar->size > PCI_SMALL_BAR) {
-		second = first;
-		first = &windows->mmio64;
-	}
 	if (!pci_window_take(first, bar->size, &addr) &&
-	    (!second || !pci_window_take(second, bar->size, &addr))) {
+	    (!bar->is_64bit || !pci_window_take(second, bar->size, &addr))) {
 		format_size(bar->size, text, sizeof(text));
 		return error_set(err, -ENOSPC,
 				 "%s: no room for its %s of registers in the %s window: use fewer "
