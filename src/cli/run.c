@@ -83,7 +83,7 @@ static int start(int argc, char **argv)
 {
 	_cleanup_free_ char *vmm = cli_find_vmm();
 	_cleanup_free_ char **args = calloc((size_t)argc + 2, sizeof(*args));
-	static char name[] = VMM_NAME;
+	char name[] = VMM_NAME;
 	int r;
 
 	if (!vmm) {

@@ -51,7 +51,7 @@ static const struct cli_verb *find_verb(const char *name)
 
 int cli_verb_help(int argc, char **argv)
 {
-	static char help_option[] = "--help";
+	char help_option[] = "--help";
 	char *help[] = {help_option, NULL};
 	const struct cli_verb *verb;
 
