@@ -83,7 +83,7 @@ struct spec_net {
 	enum spec_net_kind kind;
 	uint8_t mac[6];
 	bool mac_given; /* otherwise validation makes one from name and index, 52:54:00:xx:xx:xx */
-	char **hostfwd; /* user: "tcp:127.0.0.1:2222-:22" */
+	char **hostfwd; /* user: "tcp:127.0.0.1:2222-:22"; NULL when there is none, and NULL after the last */
 	size_t n_hostfwd;
 	char *ifname;                 /* tap */
 	int fds[SPEC_MAX_NET_QUEUES]; /* tap: inherited descriptors */

@@ -194,14 +194,14 @@ static int hostfwd_parse(const struct spec_field *f, void *base, const char *tex
 		return r;
 	if (*count >= f->max)
 		return error_set(err, -ENOSPC, "more than %" PRIu64 " forwards", f->max);
-	grown = reallocarray(*list, *count + 1, sizeof(**list));
+	grown = reallocarray(*list, *count + 2, sizeof(**list));
 	if (!grown)
 		return error_set(err, -ENOMEM, "no memory for '%s'", text);
 	*list = grown;
 	grown[*count] = hostfwd_complete(text, &fwd);
 	if (!grown[*count])
 		return error_set(err, -ENOMEM, "no memory for '%s'", text);
-	(*count)++;
+	grown[++*count] = NULL;
 	return 0;
 }
 

@@ -151,6 +151,7 @@ static void every_net_key_is_read(void **state)
 	assert_string_equal(spec.nets[1].ifname, "tap0");
 	assert_int_equal(spec.nets[2].kind, SPEC_NET_NULL);
 	assert_int_equal(spec.nets[3].n_hostfwd, 2);
+	assert_null(spec.nets[3].hostfwd[2]);
 	/* A port of the host that is left out is the guest's. */
 	assert_string_equal(spec.nets[3].hostfwd[1], "udp:[::1]:53-:53");
 	spec_fini(&spec);
