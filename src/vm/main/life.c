@@ -14,8 +14,13 @@
 
 static void machine_freeze(struct machine *m)
 {
+	int r;
+
 	vcpus_stop(m->vcpus);
-	accel_paused(m->accel);
+	r = accel_paused(m->accel);
+	if (r < 0)
+		log_warning("machine '%s': its clocks cannot be stopped: %s", m->spec->name,
+			    strerror(-r));
 	for (size_t i = 0; i < m->n_devices; i++)
 		device_pause(m->devices[i]);
 	m->frozen = true;
@@ -23,9 +28,14 @@ static void machine_freeze(struct machine *m)
 
 static void machine_thaw(struct machine *m)
 {
+	int r;
+
 	for (size_t i = 0; i < m->n_devices; i++)
 		device_resume(m->devices[i]);
-	accel_resume(m->accel);
+	r = accel_resume(m->accel);
+	if (r < 0)
+		log_warning("machine '%s': its clocks do not go on where they stood: %s",
+			    m->spec->name, strerror(-r));
 	m->frozen = false;
 	vcpus_run(m->vcpus);
 }
