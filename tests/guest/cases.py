@@ -104,12 +104,6 @@ def debian(disk, *more, **options):
     return linux("cloud", "root=/dev/vda rw quiet", **settings) + list(more)
 
 
-def login(guest, timeout=180):
-    guest.expect(r"root@\S+:~# ", timeout)
-    guest.send("stty -echo; PS1='READY# '\n")
-    guest.expect("\nREADY# ")
-
-
 def need(status, wanted, guest):
     if status != wanted:
         raise Failure(f"status {status} instead of {wanted}:\n{guest.text()[-2000:]}")
@@ -118,7 +112,7 @@ def need(status, wanted, guest):
 @case()
 def debian_reaches_its_login_and_the_power_button_ends_it():
     with Root() as disk, Guest(*debian(disk), qmp=True) as guest:
-        login(guest)
+        guest.login()
         state = guest.command("systemctl is-system-running --wait || true").strip()
         if state != "running":
             raise Failure(f"systemd says {state!r}:\n" + guest.command("systemctl --failed --no-pager; true"))
@@ -132,16 +126,16 @@ def debian_reaches_its_login_and_the_power_button_ends_it():
 @case()
 def reboot_and_reset_from_both_sides():
     with Guest(*linux("cloud", cpus=2, memory="256M"), qmp=True) as guest:
+        guest.expect("BusyBox v", 60)
         guest.expect("# ", 60)
         guest.send("reboot -f\n")
         if not guest.qmp.event("RESET")["data"]["guest"]:
             raise Failure("RESET does not say that the guest did it")
-        guest.expect("Linux version", 30)
-        guest.expect("# ", 60)
+        guest.expect("BusyBox v", 60)
         guest.qmp.execute("system_reset")
         if guest.qmp.event("RESET")["data"]["guest"]:
             raise Failure("RESET says that the guest did it")
-        guest.expect("Linux version", 30)
+        guest.expect("BusyBox v", 60)
         guest.expect("# ", 60)
         guest.send("poweroff -f\n")
         need(guest.wait(), 0, guest)
@@ -151,7 +145,7 @@ def reboot_and_reset_from_both_sides():
 def no_reboot_ends_where_the_guest_restarts():
     with Guest(*linux("cloud", script("reboot -f"), cpus=1, memory="128M"), "--no-reboot") as guest:
         need(guest.wait(60), 0, guest)
-        if guest.text().count("Linux version") > 1:
+        if guest.text().count("Restarting system") != 1:
             raise Failure("it restarted")
 
 
@@ -237,9 +231,7 @@ def one_gib_synced_survives_kill_9():
 @case()
 def the_balloon_gives_memory_back():
     with Guest(*linux("cloud", cpus=1, memory="512M", balloon="on,free-page-reporting=off"), qmp=True) as guest:
-        guest.expect("# ", 60)
-        guest.send("PS1='READY# '; stty -echo\n")
-        guest.expect("\nREADY# ")
+        guest.shell()
         guest.command("mkdir -p /m && mount -t tmpfs -o size=90% m /m && dd if=/dev/urandom of=/m/f bs=1M count=300 && rm /m/f", 120)
         full = guest.rss_kib()[1]
         guest.qmp.execute("balloon", value=192 << 20)
@@ -257,12 +249,10 @@ def the_balloon_gives_memory_back():
         print(f"# guest RAM resident: {full} KiB, {small} KiB with the balloon at 192 MiB")
 
 
-@case()
+@case(long=True)
 def free_pages_are_reported():
     with Guest(*linux("cloud", cpus=1, memory="512M")) as guest:
-        guest.expect("# ", 60)
-        guest.send("PS1='READY# '; stty -echo\n")
-        guest.expect("\nREADY# ")
+        guest.shell()
         guest.command("mkdir -p /m && mount -t tmpfs -o size=90% m /m && dd if=/dev/urandom of=/m/f bs=1M count=300", 120)
         full = guest.rss_kib()[1]
         guest.command("rm /m/f")
@@ -298,7 +288,7 @@ class Server:
 def http_over_user_mode_both_ways():
     server = Server()
     with Root() as disk, Guest(*debian(disk, net="user,hostfwd=tcp:127.0.0.1:8022-:80")) as guest:
-        login(guest)
+        guest.login()
         guest.command("/lib/systemd/systemd-networkd-wait-online --any --timeout=60", 90)
         gateway = guest.command("ip -4 route show default | awk '{print $3; exit}'").strip()
         page = guest.command(f"curl -sS --max-time 30 http://{gateway}:{server.port}/", 60)
@@ -326,7 +316,7 @@ def iperf(extra):
         server = subprocess.Popen(["iperf3", "-s", "-B", "10.99.0.1"], stdout=subprocess.DEVNULL)
         try:
             with Root() as disk, Guest(*debian(disk, net=f"tap,ifname={name}{extra}")) as guest:
-                login(guest)
+                guest.login()
                 device = guest.command("ls /sys/class/net | grep -v lo").split()[0]
                 guest.command(f"ip link set {device} up && ip addr add 10.99.0.2/24 dev {device}")
                 for way in ("", "-R"):

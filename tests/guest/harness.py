@@ -171,10 +171,22 @@ class Guest:
                               f"{self.text()[-3000:]}")
             self.output += data
 
+    def shell(self, prompt="# ", timeout=60):
+        """Waits for a shell's prompt and makes it one that command() can drive: no line editing, no echo."""
+        self.expect(prompt, timeout)
+        self.send("exec sh\n")
+        self.expect("# ", timeout)
+        self.send("stty -echo; PS1='READY''# '\n")
+        self.expect("READY# ", timeout)
+
+    def login(self, timeout=180):
+        """A shell on the Debian root disk."""
+        self.shell(r"root@\S+:~# ", timeout)
+
     def command(self, line, timeout=60):
-        """Runs a line in the shell that is on the console; returns its output. The shell must show 'READY# '."""
+        """Runs a line in the shell() on the console; returns its output."""
         self.send(f"{line}; echo VIREO-STATUS:$?\n")
-        match = self.expect(r"(?s)\n(.*?)VIREO-STATUS:(\d+)\r?\n", timeout)
+        match = self.expect(r"(?s)(.*?)VIREO-STATUS:(\d+)\r?\n", timeout)
         self.expect("READY# ", timeout)
         if int(match[2]) != 0:
             raise Failure(f"{line!r} gave {int(match[2])}: {match[1].decode(errors='replace')}")
