@@ -191,10 +191,16 @@ static int run_quietly(const char *path, const char *arg, char *ret, size_t size
 
 static void check_speed(struct check *c)
 {
-	static const char prefix[] = "vireo-vmm: ";
+	static const char prefix[] = "vireo-vmm: error: ";
+	_cleanup_free_ char *node = path_in(c->view, "/dev/kvm");
 	char said[sizeof(c->found->detail)] = "";
 	const char *text = said;
 
+	if (!node || access(node, R_OK | W_OK) < 0) {
+		set(c, HOST_MISSING, "there is no KVM to ask");
+		advise(c, "see kvm");
+		return;
+	}
 	if (!c->view->vmm) {
 		set(c, HOST_MISSING, "vireo-vmm is not installed, so nobody can tell");
 		advise(c, "install vireo-vmm beside this program");

@@ -103,11 +103,12 @@ class Words(Case):
         text = self.run_vireo("check-host").stdout
         self.assertEqual([line.split()[0] for line in text.splitlines()], names)
 
+    @unittest.skipUnless(os.access("/dev/kvm", os.R_OK | os.W_OK), "it is asked only where /dev/kvm can be opened")
     def test_what_vireo_vmm_says_of_speed_is_shown(self):
         self.fake_vmm("echo vireo-vmm: error: too slow >&2; exit 1\n")
         found = {one["name"]: one for one in json.loads(self.run_vireo("check-host", "--json").stdout)}
         self.assertEqual(found["kvm-speed"]["state"], "missing")
-        self.assertIn("too slow", found["kvm-speed"]["detail"])
+        self.assertEqual(found["kvm-speed"]["detail"], "too slow")
         self.fake_vmm('test "$1" = --check-accel\n')
         found = {one["name"]: one for one in json.loads(self.run_vireo("check-host", "--json").stdout)}
         self.assertEqual(found["kvm-speed"]["state"], "ok")
