@@ -726,6 +726,78 @@ static void reset_in_flight(void **state)
 	driver_stop(&t->d);
 }
 
+/* --- on a thread of its own --- */
+
+struct far {
+	struct net_backend *net;
+	struct device *dev;
+	struct harness *h;
+	struct loop *loop;
+	uint8_t frame[NET_HDR_BYTES + 100];
+	int result;
+};
+
+static void far_open(void *opaque)
+{
+	struct far *far = opaque;
+	struct device_env env = far->h->env;
+	struct virtio_net_config config = {.id = "net0", .slot = SLOT};
+
+	env.loop = far->loop;
+	assert_int_equal(net_null_open_with(far->loop, 1, 0, 0, &far->net), 0);
+	config.backend = far->net;
+	far->result = virtio_net_new(&env, &config, &far->dev, NULL);
+}
+
+static void far_push(void *opaque)
+{
+	struct far *far = opaque;
+
+	far->result = net_null_push(far->net, 0, far->frame, sizeof(far->frame));
+}
+
+/* Registers here, queues there: nothing is shared that is not locked (run it under the thread sanitizer). */
+static void a_loop_of_its_own(void **state)
+{
+	struct loop_thread *thread;
+	struct far far = {.h = harness_new()};
+	struct driver d;
+	uint8_t msg[NET_HDR_BYTES + 100] = {0};
+
+	assert_int_equal(loop_thread_start("net", &thread), 0);
+	far.loop = loop_thread_loop(thread);
+	loop_call(far.loop, far_open, &far);
+	assert_int_equal(far.result, 0);
+	for (unsigned life = 0; life < 5; life++) {
+		struct driver_buf buf = {.gpa = harness_alloc(far.h, 256),
+					 .len = 256,
+					 .writable = true};
+		uint8_t mac[6];
+
+		driver_start(&d, far.h, SLOT, life & 1 ? DRIVER_ALL : DRIVER_SPLIT);
+		for (unsigned i = 0; i < 20; i++) {
+			driver_request(&d, 1, msg, sizeof(msg), NULL, 0);
+			driver_add(&d.queues[0], &buf, 1);
+			driver_kick(&d.queues[0]);
+			loop_call(far.loop, far_push, &far);
+			assert_int_equal(far.result, 0);
+			assert_int_equal(driver_wait(&d.queues[0], NULL), sizeof(far.frame));
+			driver_config_read(&d, 0, mac, sizeof(mac));
+			virtio_net_set_link(far.dev, false);
+			virtio_net_set_link(far.dev, true);
+		}
+		device_pause(far.dev);
+		device_resume(far.dev);
+		driver_add(&d.queues[0], &buf, 1);
+		driver_kick(&d.queues[0]);
+		driver_stop(&d);
+	}
+	device_pause(far.dev);
+	device_free(far.dev);
+	loop_thread_stop(thread);
+	harness_free(far.h);
+}
+
 /* --- configuration --- */
 
 static void expect_refusal(struct virtio_net_config config, int code, const char *part)
@@ -786,6 +858,7 @@ int main(void)
 		T(pause_split),
 		T(pause_packed),
 		T(reset_in_flight),
+		cmocka_unit_test(a_loop_of_its_own),
 		cmocka_unit_test(bad_configurations),
 	};
 

@@ -112,7 +112,7 @@ static void check_dhcp(struct net_backend *net)
 {
 	uint8_t udp[8 + 240 + 16] = {0};
 	uint8_t *bootp = udp + 8;
-	struct frame f;
+	struct frame f = {0};
 	char got[INET_ADDRSTRLEN];
 
 	put16(udp, 68);
@@ -156,7 +156,7 @@ static void check_host_server(struct net_backend *net)
 				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t size = sizeof(addr);
 	int srv = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct frame f;
+	struct frame f = {0};
 	char text[8] = "";
 	uint32_t seq;
 	int conn;
@@ -247,7 +247,7 @@ static void test_forwards(void **state)
 	char fwd[2][64];
 	const char *forwards[] = {fwd[0], fwd[1], NULL};
 	struct net_backend *net;
-	struct frame f;
+	struct frame f = {0};
 	unsigned port;
 	int held[2];
 	int fd;
