@@ -55,7 +55,7 @@ def boots_with_1_vcpu_and_80_mib():
     boots(1, "80M", low=20 * 1024)
 
 
-@case()
+@case(long=True)
 def boots_with_2_vcpus_and_1_gib():
     boots(2, "1G", low=900 * 1024)
 
@@ -228,7 +228,7 @@ def one_gib_synced_survives_kill_9():
     survives_kill(1024)
 
 
-@case()
+@case(long=True)
 def the_balloon_gives_memory_back():
     with Guest(*linux("cloud", cpus=1, memory="512M", balloon="on,free-page-reporting=off"), qmp=True) as guest:
         guest.shell()
@@ -284,7 +284,7 @@ class Server:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
-@case()
+@case(long=True)
 def http_over_user_mode_both_ways():
     server = Server()
     with Root() as disk, Guest(*debian(disk, net="user,hostfwd=tcp:127.0.0.1:8022-:80")) as guest:
@@ -332,12 +332,12 @@ def iperf(extra):
         subprocess.run(["ip", "link", "del", name], check=False)
 
 
-@case()
+@case(long=True)
 def iperf3_over_tap():
     iperf("")
 
 
-@case()
+@case(long=True)
 def iperf3_over_vhost_net():
     iperf(",vhost=on")
 
