@@ -286,16 +286,17 @@ class Server:
 
 @case(long=True)
 def http_over_user_mode_both_ways():
-    server = Server()
+    page_server = Server()
     with Root() as disk, Guest(*debian(disk, net="user,hostfwd=tcp:127.0.0.1:8022-:80")) as guest:
         guest.login()
         guest.command("/lib/systemd/systemd-networkd-wait-online --any --timeout=60", 90)
         gateway = guest.command("ip -4 route show default | awk '{print $3; exit}'").strip()
-        page = guest.command(f"curl -sS --max-time 30 http://{gateway}:{server.port}/", 60)
+        page = guest.command(f"curl -sS --max-time 30 http://{gateway}:{page_server.port}/", 60)
         if page != Server.PAGE.decode():
             raise Failure(f"the guest got {page!r}")
-        guest.send("while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nfrom the guest\\n' | busybox nc -l -p 80; done "
-                   "2>/dev/null & echo LISTENS\n")
+        server = ("use IO::Socket::INET; $s = IO::Socket::INET->new(LocalPort => 80, Listen => 5, ReuseAddr => 1) or die; "
+                  "while ($c = $s->accept) { $l = <$c>; print $c \"HTTP/1.0 200 OK\\r\\n\\r\\nfrom the guest\\n\"; close $c }")
+        guest.send(f"perl -e '{server}' & echo LISTENS\n")
         guest.expect("LISTENS\r\n")
         end = time.monotonic() + 30
         got = ""
