@@ -243,12 +243,15 @@ static void update_and_alarm_come_with_the_second(void **state)
 static void a_paused_clock_is_silent(void **state)
 {
 	struct fixture *f = *state;
+	bool before;
 
 	cmos_out(f, RTC_B, 0x42);
 	device_pause(f->rtc);
+	/* A period may have ended before the pause. */
+	before = f->ports->level[GSI];
 	for (int i = 0; i < 5; i++)
 		loop_run_once(f->ports->env.loop, 2);
-	assert_false(f->ports->level[GSI]);
+	assert_int_equal(f->ports->level[GSI], before);
 	device_resume(f->rtc);
 	assert_true(ports_wait(f->ports, &f->ports->level[GSI]));
 }
