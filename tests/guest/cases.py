@@ -342,7 +342,7 @@ def iperf3_over_vhost_net():
 
 
 @case()
-def it_runs_on_the_terminal_of_a_pipe_and_answers_bad_input():
+def bad_input_gets_status_2_and_a_message():
     """What a user gets wrong: status 2 and a message that names it."""
     with tempfile.TemporaryDirectory() as folder:
         small = pathlib.Path(folder, "odd.img")
