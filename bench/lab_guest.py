@@ -1,42 +1,110 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The same Linux guest on Vireo and on QEMU 7.2, for the benchmarks that need real KVM."""
+"""The same Linux guest on Vireo and on QEMU 7.2, for the benchmarks that need real KVM: the command lines of both, and
+the way into the lab.
 
+By default the lab host's clock counts its instructions (tests/lab/run --counted): a figure is then what a path costs
+in instructions of VMM, kernel and guest together, on one processor, and does not depend on this machine's other work.
+With --real, the host has two processors and runs against this machine's clock.
+"""
+
+import argparse
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
+sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests/guest"))
 
-import harness  # noqa: E402
 import measure  # noqa: E402
+from harness import Failure, Guest, artefact  # noqa: E402,F401 # what the benchmarks use with it
+
+STAGE = pathlib.Path("/dev/shm")
+
+# Both as QEMU's documentation on microvm advises, with the serial line that all contenders have as their console.
+MICROVM = "microvm,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=on,auto-kernel-cmdline=off"
+Q35 = "q35"
 
 
 def qemu(machine, memory, cpus, extra=(), kernel=None, initrd=None, append=""):
-    """QEMU as its documentation advises for small machines: no defaults, no display, KVM, host CPU."""
-    command = ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-m", str(memory), "-smp", str(cpus), "-nodefaults",
-               "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-M", machine]
-    if kernel:
-        command += ["-kernel", kernel, "-initrd", initrd, "-append", append]
-    return command + list(extra)
-
-
-MICROVM = "microvm,x-option-roms=off,rtc=on,pit=off,pic=off,auto-kernel-cmdline=off"
+    """No defaults, no display, KVM, the host's CPU."""
+    return ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-m", str(memory), "-smp", str(cpus), "-nodefaults",
+            "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-M", machine, "-kernel", str(kernel),
+            "-initrd", str(initrd), "-append", append, *extra]
 
 
 def vireo(memory, cpus, extra=(), kernel=None, initrd=None, append=""):
-    return [str(measure.VMM), "--kernel", kernel, "--initrd", initrd, "--append", append, "--memory", f"{memory}M",
-            "--cpus", str(cpus), *extra]
+    return [str(vmm()), "--accel", "kvm", "--kernel", str(kernel), "--initrd", str(initrd), "--append", append,
+            "--memory", f"{memory}M", "--cpus", str(cpus), "--no-reboot", *extra]
 
 
-def start(command):
-    """A harness.Guest of any VMM whose serial line is its standard output."""
-    return harness.Guest(program=command)
+def _staged(source):
+    """A copy in this host's memory. In the lab, files come over 9p, and a wait for that is no part of any figure."""
+    copy = STAGE / f"vireo-bench-{source.parent.name}-{source.name}"
+    if not copy.exists():
+        subprocess.run(["cp", "--sparse=always", str(source), str(copy)], check=True)
+    return copy
 
 
-def into_lab(script, arguments, artefacts, timeout=1800, memory=3072):
+def staged(name):
+    """A guest artefact as a file in memory."""
+    return _staged(pathlib.Path(artefact(name)))
+
+
+def vmm():
+    return _staged(measure.VMM) if "VIREO_LAB" in os.environ else measure.VMM
+
+
+def shell_guest(command):
+    """Starts a guest whose init is a shell on the root disk, and waits until commands can be given."""
+    guest = Guest(program=command)
+    try:
+        guest.expect(r"# ", 300)
+        guest.send("stty -echo; PS1='READY# '\n")
+        guest.expect("\nREADY# ")
+        guest.command("mount -t tmpfs tmpfs /tmp && cd /tmp && ip link set lo up")
+    except BaseException:
+        guest.end()
+        raise
+    return guest
+
+
+def shell_boot():
+    """What boots the guest for shell_guest(): the shared root disk, read-only, is its first."""
+    return {"kernel": staged("kernel-cloud"), "initrd": staged("initrd-cloud"),
+            "append": "console=ttyS0 root=/dev/vda ro init=/bin/bash quiet panic=-1"}
+
+
+def arguments(description, rounds):
+    """A parser with the options that all benchmarks in the lab have."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--rounds", type=int, default=rounds)
+    p.add_argument("--json", action="store_true")
+    p.add_argument("--peers", action="store_true", help="QEMU alone, the first of its machines against the others")
+    p.add_argument("--here", action="store_true", help="on this host's KVM, not in the lab")
+    p.add_argument("--real", action="store_true",
+                   help="a lab host with two processors on this machine's clock, instead of one that counts instructions")
+    return p
+
+
+def contest(contenders, args, warmup=1):
+    """Runs them; (results, the name of ours). With --peers those of Vireo are left out."""
+    if args.peers:
+        contenders = {name: c for name, c in contenders.items() if not name.startswith("vireo")}
+    return measure.interleave(contenders, args.rounds, warmup), next(iter(contenders))
+
+
+def into_lab(script, args, artefacts, timeout=7200, memory=4096):
     """Runs this benchmark in the lab, after making the artefacts here. Returns its status."""
     for name in artefacts:
-        harness.artefact(name)
-    return subprocess.call([str(measure.TREE / "tests/lab/run"), "--timeout", str(timeout), "--memory", str(memory), "--env",
-                            f"VIREO_BUILD={measure.BUILD}", "python3", str(pathlib.Path(script).resolve()), "--here",
-                            *arguments])
+        artefact(name)
+    if not args.peers and not measure.VMM.exists():
+        sys.exit(f"{measure.VMM} is not there: build it, or set VIREO_BUILD")
+    if not shutil.which("qemu-system-x86_64"):
+        print("skipped: qemu-system-x86_64 is not there")
+        return 77
+    kind = [] if args.real else ["--counted"]
+    return subprocess.call([str(measure.TREE / "tests/lab/run"), *kind, "--timeout", str(timeout), "--memory", str(memory),
+                            "--env", f"VIREO_BUILD={measure.BUILD}", "python3", str(pathlib.Path(script).resolve()), "--here",
+                            *sys.argv[1:]])
