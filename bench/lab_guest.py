@@ -60,9 +60,7 @@ def shell_guest(command):
     """Starts a guest whose init is a shell on the root disk, and waits until commands can be given."""
     guest = Guest(program=command)
     try:
-        guest.expect(r"# ", 300)
-        guest.send("stty -echo; PS1='READY# '\n")
-        guest.expect("\nREADY# ")
+        guest.shell(timeout=300)
         guest.command("mount -t tmpfs tmpfs /tmp && cd /tmp && ip link set lo up")
     except BaseException:
         guest.end()
