@@ -54,9 +54,10 @@ elif [ -n "$root" ]; then
 	flags=$(option rootflags)
 	mkdir -p /new
 	if mount -o "$mode${flags:+,$flags}" -t "$(option rootfstype ext4)" "$root" /new; then
+		init=$(option init /sbin/init) # while /proc is here
 		umount /dev/pts
 		for d in proc sys dev; do mount --move /$d /new/$d; done
-		exec switch_root /new "$(option init /sbin/init)"
+		exec switch_root /new "$init"
 	fi
 	echo "init: cannot mount $root; a shell instead"
 fi

@@ -11,11 +11,13 @@
 #include "base/log.h"
 #include "vm/main/machine.h"
 
-/* What --help, --version and --print-config print; true when one of them was asked for. */
-static bool print_and_done(const struct spec *spec, const struct spec_cli_result *cli)
+/* What --help, --version and --print-config print; true when one of them was asked for, with *ret_status. */
+static bool print_and_done(const struct spec *spec, const struct spec_cli_result *cli,
+			   int *ret_status)
 {
 	_cleanup_free_ char *text = NULL;
 
+	*ret_status = MACHINE_EXIT_OK;
 	if (cli->version) {
 		puts("vireo-vmm " VIREO_VERSION);
 		return true;
@@ -26,8 +28,12 @@ static bool print_and_done(const struct spec *spec, const struct spec_cli_result
 		text = spec_to_json(spec);
 	else
 		return false;
-	if (text)
-		fputs(text, stdout);
+	if (text) {
+		printf("%s%s", text, cli->print_config ? "\n" : "");
+	} else {
+		log_error("no memory for what is to be printed");
+		*ret_status = MACHINE_EXIT_FAILED;
+	}
 	return true;
 }
 
@@ -92,9 +98,7 @@ int main(int argc, char **argv)
 	    (!cli.help && !cli.version && spec_finish(&spec, &err) < 0)) {
 		log_error("%s", err.text);
 		status = MACHINE_EXIT_USAGE;
-	} else if (print_and_done(&spec, &cli)) {
-		status = MACHINE_EXIT_OK;
-	} else {
+	} else if (!print_and_done(&spec, &cli, &status)) {
 		status = run_machine(&spec);
 	}
 	spec_fini(&spec);
