@@ -3,7 +3,8 @@
  * never sees this header, it sees vm/bus/host.h, which vm/main implements with these calls.
  *
  * Life: accel_open, accel_map for each memory region, accel_vcpu_new for each vCPU (from any one thread), then
- * accel_vcpu_run on each vCPU's own thread. All functions return 0 or a negative errno unless they say otherwise.
+ * accel_vcpu_run on each vCPU's own thread. Interrupts can be sent once vCPU 0 exists. All functions return 0 or a negative
+ * errno unless they say otherwise.
  */
 #pragma once
 

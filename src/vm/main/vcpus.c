@@ -92,8 +92,12 @@ static void *vcpu_main(void *opaque)
 {
 	struct vcpu *vcpu = opaque;
 	struct vcpus *all = vcpu->all;
+	char name[16];
 
 	vcpu_current = vcpu;
+	/* Its own name is a system call; another thread's goes through /proc. */
+	snprintf(name, sizeof(name), "vcpu%u", vcpu->index);
+	pthread_setname_np(pthread_self(), name);
 	pthread_mutex_lock(&all->lock);
 	vcpu->thread_id = gettid();
 	pthread_cond_broadcast(&all->parked_cond);
@@ -128,7 +132,6 @@ static int vcpu_start(struct vcpu *vcpu, struct error *err)
 {
 	sigset_t all;
 	sigset_t old;
-	char name[16];
 	int r;
 
 	/* Signals are the main thread's business; the accelerator unblocks its own on the vCPU's thread. */
@@ -139,8 +142,6 @@ static int vcpu_start(struct vcpu *vcpu, struct error *err)
 	if (r < 0)
 		return error_set_errno(err, r, "cannot start the thread of vCPU %u", vcpu->index);
 	vcpu->started = true;
-	snprintf(name, sizeof(name), "vcpu%u", vcpu->index);
-	pthread_setname_np(vcpu->thread, name);
 	return 0;
 }
 

@@ -1,5 +1,5 @@
 /*
- * Opening: /dev/kvm, the capabilities that a machine needs, the VM and its parts that must exist before the first vCPU.
+ * Opening: /dev/kvm, the capabilities that a machine needs, the VM and what must be set before anything else is in it.
  *
  * The interrupt controllers (8259A pair, I/O APIC, local APICs) and the 8254 are the kernel's: an interrupt reaches
  * the guest without a thread of ours being woken, level-triggered lines are resampled where they end, and an irqfd reaches
@@ -204,11 +204,7 @@ static int kvm_open_parts(struct kvm *kvm, struct error *err)
 		return error_set(err, -ENOSYS, "KVM: the run area has %d bytes", r);
 	kvm->run_bytes = (size_t)r;
 	r = kvm_configure(kvm, err);
-	if (r == 0)
-		r = kvm_irq_open(kvm, err);
-	if (r == 0)
-		r = kvm_cpuid_load(kvm, err);
-	return r;
+	return r < 0 ? r : kvm_cpuid_load(kvm, err);
 }
 
 static int kvm_open(const struct accel_config *config, struct accel **ret, struct error *err)

@@ -56,7 +56,11 @@ int kvm_vcpu_new(struct accel *accel, unsigned index, struct accel_vcpu **ret, s
 	vcpu->kvm = kvm;
 	vcpu->fd = -1;
 	vcpu->apic_id = x86_apic_id(index, accel->config.cores, accel->config.threads);
-	r = kvm_vcpu_open(vcpu, err);
+	/* The controllers stand before the first vCPU, and after memory: each is put on KVM's bus by starting an unhurried
+	 * grace period, behind which a memory slot would wait for several milliseconds. */
+	r = index == 0 ? kvm_irq_open(kvm, err) : 0;
+	if (r == 0)
+		r = kvm_vcpu_open(vcpu, err);
 	if (r < 0) {
 		kvm_vcpu_free(&vcpu->base);
 		return r;
