@@ -1,0 +1,61 @@
+/*
+ * The processor's features that decide which instructions exist, as one word. cpu/cpuid.c makes it of what the host has, what is
+ * implemented here, and what the machine's configuration shows.
+ */
+#pragma once
+
+#include <stdint.h>
+
+typedef uint64_t cpu_features_t; /* bit n: enum cpu_feature n */
+
+enum cpu_feature {
+	FEATURE_ALWAYS, /* every x86-64 processor: bit 0 is always set */
+	FEATURE_SSE3,
+	FEATURE_SSSE3,
+	FEATURE_SSE4_1,
+	FEATURE_SSE4_2,
+	FEATURE_SSE4A,
+	FEATURE_AVX,
+	FEATURE_F16C,
+	FEATURE_FMA,
+	FEATURE_AVX2,
+	FEATURE_BMI1,
+	FEATURE_BMI2,
+	FEATURE_LZCNT,
+	FEATURE_POPCNT,
+	FEATURE_MOVBE,
+	FEATURE_ADX,
+	FEATURE_AES,
+	FEATURE_PCLMUL,
+	FEATURE_SHA,
+	FEATURE_GFNI,
+	FEATURE_VAES,
+	FEATURE_VPCLMUL,
+	FEATURE_RDRAND,
+	FEATURE_RDSEED,
+	FEATURE_CX16,
+	FEATURE_CMPXCHG8B,
+	FEATURE_LAHF64,
+	FEATURE_XSAVE,
+	FEATURE_XSAVEOPT,
+	FEATURE_XSAVEC,
+	FEATURE_XGETBV1,
+	FEATURE_XSAVES,
+	FEATURE_FSGSBASE,
+	FEATURE_INVPCID,
+	FEATURE_SMAP,
+	FEATURE_RDTSCP,
+	FEATURE_RDPID,
+	FEATURE_CLFLUSHOPT,
+	FEATURE_CLWB,
+	FEATURE_MONITOR,
+	FEATURE_SYSCALL,
+	FEATURE_PREFETCHW,
+	FEATURE_SVM,
+	FEATURE_UMIP,
+	FEATURE_SERIALIZE,
+	FEATURE_CLZERO,
+	FEATURE_COUNT
+};
+
+#define FEATURE_BIT(f) ((cpu_features_t)1 << (f))
