@@ -1,7 +1,7 @@
 /*
  * The software CPU: the machine and the vCPU, as every part of accel/soft sees them. (Intel SDM volumes 2 and 3; AMD APM volume 2.)
  *
- * Folders: isa/ decodes; cpu/ is the interpreter, memory management, exceptions, system instructions; vec/ x87, MMX, SSE, AVX, XSAVE;
+ * Folders: isa/ decodes; interp/ is the interpreter and its integer instructions; cpu/ memory management, exceptions, system instructions; vec/ x87, MMX, SSE, AVX, XSAVE;
  * irq/ the accelerator's operations, interrupt controllers, clocks, eventfds; jit/ the translator.
  *
  * Threads: a vCPU belongs to its thread, which is "inside" between soft_enter() and soft_leave() (irq/run.c). Others reach it through
@@ -170,7 +170,7 @@ static inline unsigned tlb_index(uint64_t linear)
 struct soft;
 struct soft_tlbs;    /* cpu/tlb.c: the arrays behind cpu->tlb */
 struct soft_lapic;   /* irq/lapic.c */
-struct soft_interp;  /* cpu/interp.c: decoded code of this vCPU */
+struct soft_interp;  /* interp/interp.c: decoded code of this vCPU */
 struct soft_jit_cpu; /* jit/: translated code's per-vCPU part */
 
 /* An exception on its way: filled by cpu_raise() and its kin. */
@@ -253,11 +253,11 @@ struct soft_region {
 	_Atomic uint8_t *pages;
 };
 #define PAGE_CODE                                                                                  \
-	1 /* holds code that somebody has decoded or translated: writes must be seen (cpu/code.h) */
+	1 /* holds code that somebody has decoded or translated: writes must be seen (interp/code.h) */
 #define PAGE_DIRTY 2 /* written since the last fetch, while tracking */
 
 struct soft_irq;    /* irq/: controllers, routes, doorbells, clock */
-struct soft_code;   /* cpu/code.c */
+struct soft_code;   /* interp/code.c */
 struct soft_jit;    /* jit/ */
 struct soft_vec;    /* vec/: thunks */
 struct cpuid_table; /* cpu/cpuid.c */
@@ -315,7 +315,7 @@ void mem_write_system(struct soft_cpu *cpu, uint64_t linear, unsigned size, uint
 void *mem_host_rw(struct soft_cpu *cpu, uint64_t linear, unsigned size);
 /* As above for reading; NULL for MMIO and page-crossing. */
 const void *mem_host_r(struct soft_cpu *cpu, uint64_t linear, unsigned size);
-/* The slow path of translated code, and of the inline functions in cpu/access.h: fills cpu->tlb for the page or raises. Returns NULL when
+/* The slow path of translated code, and of the inline functions in interp/access.h: fills cpu->tlb for the page or raises. Returns NULL when
  * the access cannot go through the TLB (MMIO, code, tracking, page-crossing). */
 struct tlb_entry *tlb_fill(struct soft_cpu *cpu, uint64_t linear, bool write);
 /* Fetches up to n bytes of code at linear (an instruction's fetch: exec rights), at least 1 or raises #PF; stops at the page's end when
@@ -333,9 +333,9 @@ void tlb_flush_page(struct soft_cpu *cpu, uint64_t linear);
 /* RAM at a physical address; NULL: not RAM. ret_region may be NULL. */
 uint8_t *soft_ram(struct soft *soft, gpa_t gpa, struct soft_region **ret_region, size_t *ret_page);
 
-/* --- cpu/code.h: pages with code --- */
+/* --- interp/code.h: pages with code --- */
 
-/* --- cpu/exec*.c --- */
+/* --- interp/exec.c, and by owner interp/, cpu/, vec/ --- */
 /* Which function executes it; never NULL (OP_UD, and what is not implemented, raise #UD). */
 exec_fn exec_bind(const struct insn *insn);
 /* By owner: each returns NULL for an operation that is not its own. */
@@ -345,7 +345,7 @@ exec_fn exec_bind_vec(const struct insn *insn);
 /* The effective address of insn's memory operand, an offset in its segment. */
 uint64_t insn_offset(const struct soft_cpu *cpu, const struct insn *insn);
 
-/* --- cpu/interp.c --- */
+/* --- interp/interp.c --- */
 /* Executes until cpu->request is not 0 or something calls cpu_stop(); exceptions have been delivered. Returns false on triple fault. */
 bool interp_run(struct soft_cpu *cpu);
 /* One instruction, decoded afresh; for tests, single-stepping and what translated code leaves to it. May raise. */

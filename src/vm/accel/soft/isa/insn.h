@@ -2,7 +2,7 @@
  * A decoded x86 instruction, and the decoder (Intel SDM volume 2, chapters 2 and 3; AMD APM volume 3).
  *
  * What instructions there are is data: isa/ *.tab, one line for each form of an encoding; gen_isa.py makes constant C tables of
- * them at build time. The interpreter binds a form to a C function (cpu/exec.h), the translator copies or rewrites it, tests walk the
+ * them at build time. The interpreter binds a form to a C function (interp/exec.c), the translator copies or rewrites it, tests walk the
  * forms. The decoder only decodes: privilege, modes and features are checked where it says so below; it reads nothing but the bytes
  * it is given. Any thread; no state.
  */
