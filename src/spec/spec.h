@@ -139,7 +139,8 @@ struct spec {
 	bool no_reboot;
 	bool start_paused;        /* --paused: wait for QMP cont */
 	uint32_t debug_exit_port; /* 0: off */
-	uint8_t escape_key;       /* terminal escape, default Ctrl-A */
+	bool test_ports;
+	uint8_t escape_key; /* terminal escape, default Ctrl-A */
 };
 
 /* Defaults; never fails to be a spec that spec_fini() can take. */

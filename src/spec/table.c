@@ -274,6 +274,12 @@ const struct spec_option spec_options[] = {
 	 .section = SPEC_SECTION_DEVICES,
 	 ONE(AT(u32, debug_exit_port), .min = 1, .max = UINT16_MAX, .arg = "PORT"),
 	 .help = "for tests: a write of V to this port ends the program with status (V << 1) | 1"},
+	{.name = "test-ports",
+	 .json = "test-ports",
+	 .kind = SPEC_OPT_FLAG,
+	 .section = SPEC_SECTION_DEVICES,
+	 ONE(AT(bool, test_ports)),
+	 .help = "for tests: the ports of QEMU's pc-testdev: a register, and interrupt inputs"},
 
 	{.name = "qmp",
 	 .json = "qmp",

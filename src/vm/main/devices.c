@@ -17,6 +17,7 @@
 #include "vm/devices/pvpanic.h"
 #include "vm/devices/reset_ports.h"
 #include "vm/devices/rtc_cmos.h"
+#include "vm/devices/test_ports.h"
 #include "vm/devices/uart16550.h"
 #include "vm/devices/virtio_console.h"
 #include "vm/devices/vmgenid.h"
@@ -156,6 +157,7 @@ static int add_extras(struct machine *m, struct error *err)
 	const struct debug_exit_config debug_exit = {.id = "debug-exit0",
 						     .port = (uint16_t)spec->debug_exit_port};
 	const struct post_port_config post = {.id = "post0"};
+	const struct test_ports_config test_ports = {.id = "test-ports0"};
 	struct vmgenid_config vmgenid = {
 		.id = "vmgenid0",
 		.gpa = FW_VMGENID_BASE,
@@ -175,6 +177,8 @@ static int add_extras(struct machine *m, struct error *err)
 	}
 	if (r >= 0 && spec->debug_exit_port != 0)
 		r = devices_add(m, debug_exit_new(&m->env, &debug_exit, &dev, err), &dev);
+	if (r >= 0 && spec->test_ports)
+		r = devices_add(m, test_ports_new(&m->env, &test_ports, &dev, err), &dev);
 	return r;
 }
 

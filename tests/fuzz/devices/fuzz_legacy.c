@@ -11,8 +11,9 @@
 #include "vm/devices/post_port.h"
 #include "vm/devices/pvpanic.h"
 #include "vm/devices/reset_ports.h"
+#include "vm/devices/test_ports.h"
 
-enum { KBD, RESET, PM, PANIC, EXIT, POST, DEVICES };
+enum { KBD, RESET, PM, PANIC, EXIT, POST, TEST, DEVICES };
 
 static bool create(struct ports *ports, struct device **ret)
 {
@@ -25,19 +26,23 @@ static bool create(struct ports *ports, struct device **ret)
 	       pvpanic_new(env, &(struct pvpanic_config){.id = "panic"}, &ret[PANIC], NULL) == 0 &&
 	       debug_exit_new(env, &(struct debug_exit_config){.id = "exit", .port = 0xF4},
 			      &ret[EXIT], NULL) == 0 &&
-	       post_port_new(env, &(struct post_port_config){.id = "post"}, &ret[POST], NULL) == 0;
+	       post_port_new(env, &(struct post_port_config){.id = "post"}, &ret[POST], NULL) ==
+		       0 &&
+	       test_ports_new(env, &(struct test_ports_config){.id = "test"}, &ret[TEST], NULL) ==
+		       0;
 }
 
 static void step(struct ports *ports, struct device **devices, const uint8_t *op)
 {
-	static const uint16_t ports_of_interest[] = {0x60, 0x64, 0x80,  0x92,
-						     0xF4, 0xF7, 0x505, PLATFORM_RESET_PORT};
+	static const uint16_t ports_of_interest[] = {0x60, 0x64,  0x80,  0x92,
+						     0xF4, 0xF7,  0x505, PLATFORM_RESET_PORT,
+						     0xE3, 0x2017};
 	unsigned what = op[0] & 0x3F;
 
-	if (what < 8)
+	if (what < 10)
 		fuzz_port(ports, ports_of_interest[what], op);
 	else if (what < 0x38)
-		fuzz_port(ports, (uint16_t)(PLATFORM_PM_BASE + what - 8), op);
+		fuzz_port(ports, (uint16_t)(PLATFORM_PM_BASE + what - 10), op);
 	else if (what == 0x38)
 		acpi_pm_power_button(devices[PM]);
 	else if (what == 0x39)

@@ -21,6 +21,7 @@ static void defaults_are_documented_ones(void **state)
 	assert_true(spec.pvpanic && spec.vmgenid);
 	assert_false(spec.vsock.present || spec.no_reboot || spec.start_paused);
 	assert_int_equal(spec.debug_exit_port, 0);
+	assert_false(spec.test_ports);
 	assert_int_equal(spec.escape_key, 1);
 	assert_null(spec.boot.kernel);
 	assert_null(spec.qmp_socket);

@@ -126,7 +126,8 @@ static void every_machine_survives_a_round_trip(void **state)
 			"tap,ifname=t", "--net", "null", "--serial", "unix:/a\"b", "--console",
 			"file:c", "--rng", "off", "--balloon", "off,free-page-reporting=off",
 			"--vsock", "4294967294", "--pvpanic", "off", "--vmgenid", "off", "--qmp",
-			"/q", "--no-reboot", "--paused", "--debug-exit", "244", "--escape", "none");
+			"/q", "--no-reboot", "--paused", "--debug-exit", "244", "--test-ports",
+			"--escape", "none");
 	assert_round_trip(&spec);
 	spec_fini(&spec);
 	assert_finished(&spec, "--accel", "null,script=s", "--memory",

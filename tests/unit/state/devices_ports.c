@@ -9,6 +9,7 @@
 #include "vm/devices/pvpanic.h"
 #include "vm/devices/reset_ports.h"
 #include "vm/devices/rtc_cmos.h"
+#include "vm/devices/test_ports.h"
 #include "vm/devices/uart16550.h"
 #include "vm/devices/vmgenid.h"
 
@@ -223,6 +224,27 @@ static void debug_exit_make(struct rig *rig)
 	assert_int_equal(debug_exit_new(&rig->h->env, &config, &rig->dev, NULL), 0);
 }
 
+/* --- test ports: the register's bytes, and a line that is high --- */
+
+static void test_make(struct rig *rig)
+{
+	const struct test_ports_config config = {.id = "test"};
+
+	assert_int_equal(test_ports_new(&rig->h->env, &config, &rig->dev, NULL), 0);
+}
+
+static void test_drive(struct rig *rig)
+{
+	out(rig, TEST_PORTS_REGISTER + 3, 0xA5);
+	out(rig, TEST_PORTS_IRQ + 14, 1);
+}
+
+static void test_go_on(struct rig *rig)
+{
+	assert_int_equal(in(rig, TEST_PORTS_REGISTER + 3), 0xA5);
+	out(rig, TEST_PORTS_IRQ + 14, 0);
+}
+
 const struct device_entry port_entries[] = {
 	{"acpi-pm", false, acpi_pm_make, acpi_pm_drive, acpi_pm_go_on},
 	{"debug-exit", true, debug_exit_make, NULL, NULL},
@@ -231,6 +253,7 @@ const struct device_entry port_entries[] = {
 	{"pvpanic", true, pvpanic_make, NULL, NULL},
 	{"reset-ports", false, reset_make, reset_drive, reset_go_on},
 	{"rtc-cmos", false, rtc_make, rtc_drive, rtc_go_on},
+	{"test-ports", false, test_make, test_drive, test_go_on},
 	{"uart16550", false, uart_make, uart_drive, uart_go_on},
 	{"vmgenid", false, vmgenid_make, vmgenid_drive, vmgenid_go_on, true},
 };
