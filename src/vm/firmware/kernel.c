@@ -27,6 +27,8 @@ int fw_check_room(const struct fw_boot *boot, gpa_t start, uint64_t size)
 
 	if (start >= FW_HIGH_BASE && range_inside(start, size, low_end))
 		return 0;
+	if (start >= FW_BIOS_DATA_END && range_inside(start, size, FW_LOADER_BASE))
+		return 0;
 	if (start >= FW_LOADER_END && range_inside(start, size, FW_EBDA_BASE))
 		return 0;
 	if (start < FW_HIGH_BASE)

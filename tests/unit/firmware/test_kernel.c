@@ -346,7 +346,11 @@ static void bad_elf_is_refused(void **state)
 	e->load.p_memsz = 100 * MIB;
 	assert_refused(load(image, sizeof(image), 64 * MIB), "needs at least 102 MiB");
 	make_elf64(image);
-	e->load.p_paddr = 0x7000;
+	e->load.p_paddr = 0x400;
+	assert_refused(load(image, sizeof(image), 64 * MIB), "1 MiB or above");
+	e->load.p_paddr = FW_LOADER_END - 0x1000;
+	assert_refused(load(image, sizeof(image), 64 * MIB), "1 MiB or above");
+	e->load.p_paddr = FW_LOADER_BASE - 0x1000;
 	assert_refused(load(image, sizeof(image), 64 * MIB), "1 MiB or above");
 	e->load.p_paddr = 0x9F000;
 	assert_refused(load(image, sizeof(image), 64 * MIB), "1 MiB or above");
