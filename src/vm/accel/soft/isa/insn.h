@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "vm/accel/soft/isa/features.h"
+#include "vm/accel/soft/isa/insn_ops.h"
 
 #define INSN_MAX_BYTES    15
 #define INSN_MAX_OPERANDS 4
