@@ -51,6 +51,16 @@ enum insn_operand_kind {
 	OPND_ONE, /* the constant 1: shifts D0, D1 */
 };
 
+/* Which field of the encoding names an operand's register (or memory): for those who encode it again. */
+enum insn_field {
+	FIELD_NONE,   /* fixed by the operation, or no register */
+	FIELD_REG,    /* ModRM.reg with REX.R */
+	FIELD_RM,     /* ModRM.rm with REX.B; memory too */
+	FIELD_VVVV,   /* VEX.vvvv */
+	FIELD_OPCODE, /* the opcode's low three bits with REX.B */
+	FIELD_IMM,    /* the immediate's high half */
+};
+
 #define INSN_READ  1
 #define INSN_WRITE 2
 
@@ -59,6 +69,7 @@ struct insn_operand {
 	uint8_t reg;    /* as kind says */
 	uint8_t size;   /* bytes */
 	uint8_t access; /* INSN_READ | INSN_WRITE */
+	uint8_t field;  /* enum insn_field */
 };
 
 /* Arithmetic flags as a mask of eight bits, for flags read and written. */
