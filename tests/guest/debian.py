@@ -104,9 +104,9 @@ def sources():
     return lines
 
 
-def _ask_apt(packages):
-    answer = subprocess.run(["apt-cache", "policy", *packages], check=True, text=True, env={**os.environ, "LC_ALL": "C"},
-                            stdout=subprocess.PIPE).stdout
+def _ask_apt(packages, options=()):
+    answer = subprocess.run(["apt-cache", *options, "policy", *packages], check=True, text=True,
+                            env={**os.environ, "LC_ALL": "C"}, stdout=subprocess.PIPE).stdout
     versions, name = {}, None
     for line in answer.splitlines():
         if line and not line[0].isspace():
@@ -119,18 +119,40 @@ def _ask_apt(packages):
     return versions
 
 
-def facts(packages):
-    """Sources and candidate versions of packages, kept in the cache for as long as apt's lists stay the same."""
-    lists = sorted(glob.glob(LISTS + "/*Release"))
+def backports():
+    """Options that make apt see this release's backports and nothing else, from lists of their own, at most a day old."""
+    home = cache() / "apt-backports"
+    options = ["-o", f"Dir::Etc::SourceList={home}/sources.list", "-o", "Dir::Etc::SourceParts=/dev/null",
+               "-o", f"Dir::State::Lists={home}/lists", "-o", f"Dir::Cache={home}/cache", "-o", "APT::Sandbox::User=root"]
+    if os.environ.get("VIREO_LAB"):
+        return options
+    with locked(cache() / ".lock-apt-backports"):
+        done = home / "updated"
+        if not done.exists() or time.time() - done.stat().st_mtime > 86400:
+            for folder in ("lists/partial", "cache/archives/partial"):
+                (home / folder).mkdir(parents=True, exist_ok=True)
+            release = codename()
+            lines = {line.replace(f" {release} ", f" {release}-backports ") for line in sources() if f" {release} " in line}
+            (home / "sources.list").write_text("\n".join(sorted(lines)) + "\n", encoding="utf-8")
+            run(["apt-get", *options, "-q", "update"])
+            done.touch()
+    return options
+
+
+def facts(packages, options=()):
+    """Sources and candidate versions of packages, kept in the cache for as long as apt's lists stay the same. options: of
+    backports()."""
+    folder = cache() / "apt-backports/lists" if options else LISTS
+    lists = sorted(glob.glob(f"{folder}/*Release"))
     stamp = [[os.path.basename(p), os.stat(p).st_size, os.stat(p).st_mtime_ns] for p in lists]
-    memo = cache() / f"apt-{digest(packages)}.json"
+    memo = cache() / f"apt-{digest(packages, 'backports' if options else '')}.json"
     if memo.exists():
         known = json.loads(memo.read_text())
         if known["stamp"] == stamp or not stamp:
             return known["facts"]
     if not stamp:
         raise Failure("there are no package lists here: run apt-get update")
-    result = {"sources": sources(), "versions": _ask_apt(packages)}
+    result = {"sources": sources(), "versions": _ask_apt(packages, options)}
     write_atomically(memo, json.dumps({"stamp": stamp, "facts": result}).encode())
     return result
 
@@ -252,6 +274,8 @@ def bootstrap(known, packages, hooks, image_command, image):
     command = ["mmdebstrap", "--quiet", "--mode=auto", "--variant=minbase", "--format=null",
                "--aptopt=APT::Install-Recommends \"false\"", "--dpkgopt=force-unsafe-io",
                *[f"--dpkgopt=path-exclude=/usr/share/{d}/*" for d in ("doc", "man", "locale", "info", "lintian")],
+               # Packages with alternatives link manual pages there although none is installed.
+               '--essential-hook=mkdir -p "$1/usr/share/man/man1"',
                *_apt_options(), "--include=" + ",".join(packages),
                *[f"--customize-hook={h.strip()}" for h in hooks], codename(), "-", *known["sources"]]
     env = {k: v for k, v in os.environ.items() if k not in ("LC_ALL", "LANG", "LANGUAGE")}
@@ -259,10 +283,10 @@ def bootstrap(known, packages, hooks, image_command, image):
     run(["fallocate", "--dig-holes", str(image)])
 
 
-def download_deb(package, folder):
+def download_deb(package, folder, options=()):
     """Fetches one package with this machine's own apt into folder; returns the file's path."""
     env = {**os.environ, "LC_ALL": "C"}
-    run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package], cwd=folder, env=env)
+    run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", *options, "download", package], cwd=folder, env=env)
     found = glob.glob(f"{folder}/{package}_*.deb")
     if len(found) != 1:
         raise Failure(f"apt-get download {package} left {len(found)} packages")

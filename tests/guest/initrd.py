@@ -3,6 +3,7 @@
 the modules asked for, in an order in which insmod can load them one after the other.
 """
 
+import lzma
 import pathlib
 import shutil
 import tempfile
@@ -29,28 +30,32 @@ def _module_name(path):
     return path.name.partition(".ko")[0].replace("-", "_")
 
 
+def _module(path):
+    """A module's bytes; newer kernels have them compressed."""
+    return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+
+
 def load_order(tree, names):
-    """The module files that insmod must load for names, in order; what is built into the kernel is passed over."""
-    files = {_module_name(p): p for p in tree.rglob("*.ko")}
+    """The modules (name, bytes) that insmod must load for names, in order; what is built into the kernel is passed over."""
+    files = {_module_name(p): p for p in tree.rglob("*.ko*")}
     builtin = {_module_name(pathlib.Path(p)) for p in (tree / "modules.builtin").read_text().split()}
-    order = []
+    order = {}
 
     def visit(name):
-        if name in builtin:
+        if name in builtin or name in order:
             return
         if name not in files:
             raise debian.Failure(f"kernel {tree.name} has no module {name}")
-        data = files[name].read_bytes()
+        data = _module(files[name])
         start = data.find(b"\0depends=") + 1
         depends = data[start:data.index(b"\0", start)].decode().partition("=")[2] if start else ""
         for d in filter(None, depends.split(",")):
             visit(d.replace("-", "_"))
-        if files[name] not in order:
-            order.append(files[name])
+        order[name] = data
 
     for n in names:
         visit(n.replace("-", "_"))
-    return order
+    return [(f"{name}.ko", data) for name, data in order.items()]
 
 
 def _cpio(entries):
@@ -73,8 +78,8 @@ def make(flavour, modules, files):
     order = load_order(home / "modules" / version, modules)
     entries = [(d, 0o040755, b"") for d in ("bin", "dev", "m", "proc", "sys", "run", "tmp", "root", "mnt", "etc")]
     entries += [("bin/busybox", 0o100755, busybox().read_bytes()), ("bin/sh", 0o120777, b"busybox")]
-    entries += [(f"m/{p.name}", 0o100644, p.read_bytes()) for p in order]
-    entries += [("m/order", 0o100644, "".join(p.name + "\n" for p in order).encode())]
+    entries += [(f"m/{name}", 0o100644, data) for name, data in order]
+    entries += [("m/order", 0o100644, "".join(name + "\n" for name, _ in order).encode())]
     entries += [(d, 0o040755, b"") for d in sorted({path.rpartition("/")[0] for path in files} - {""})]
     entries += [(path, 0o100000 | mode, data) for path, (mode, data) in files.items()]
     return _cpio(entries)

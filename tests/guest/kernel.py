@@ -15,19 +15,23 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def linux(flavour):
-    """The folder of an unpacked kernel: vmlinuz, vmlinux, config, version, modules/VERSION (depmod has not run on it)."""
-    package = f"linux-image-{flavour}"
-    known = debian.facts([package])
-    return debian.cached(f"linux-{flavour}", debian.digest(known, HERE / "kernel.py"), lambda d: _unpack(package, d))
+    """The folder of an unpacked kernel: vmlinuz, vmlinux, config, version, modules/VERSION (depmod has not run on it).
+    flavour: "cloud-amd64", "amd64"; with "+backports" behind it the one of this release's backports."""
+    name, _, suite = flavour.partition("+")
+    package = f"linux-image-{name}"
+    options = debian.backports() if suite == "backports" else []
+    known = debian.facts([package], options)
+    return debian.cached(f"linux-{flavour}", debian.digest(known, HERE / "kernel.py"),
+                         lambda folder: _unpack(package, folder, options))
 
 
-def _unpack(package, folder):
+def _unpack(package, folder, options):
     debian.need("dpkg-deb", "dpkg")
-    show = debian.run(["apt-cache", "show", "--no-all-versions", package]).decode()
+    show = debian.run(["apt-cache", *options, "show", "--no-all-versions", package]).decode()
     depends = next(line for line in show.splitlines() if line.startswith("Depends:"))
     real = depends.split()[1]
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        deb = debian.download_deb(real, work)
+        deb = debian.download_deb(real, work, options)
         debian.run(["dpkg-deb", "-x", deb, f"{work}/tree"])
         tree = pathlib.Path(work, "tree")
         version = next(tree.glob("boot/vmlinuz-*")).name.removeprefix("vmlinuz-")
