@@ -25,7 +25,7 @@ enum isa_code {
 	ISA_G,
 	ISA_M,
 	ISA_R,
-	ISA_I, /* zero-extended byte, or sign-extended of other sizes */
+	ISA_I, /* zero-extended when b or w, otherwise sign-extended */
 	ISA_K, /* sign-extended byte */
 	ISA_J,
 	ISA_S,
