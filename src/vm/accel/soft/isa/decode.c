@@ -14,6 +14,9 @@
 /* 14 prefixes, three opcode bytes, ModRM, SIB, displacement and two immediates of at most 8 bytes each; rounded up. */
 #define BUFFER_BYTES 48
 
+/* CR0, CR2, CR3, CR4, CR8. */
+#define CONTROL_REGISTERS 0x11du
+
 /* Where decoding stands. */
 struct cursor {
 	uint8_t bytes[BUFFER_BYTES];
@@ -136,7 +139,6 @@ static void read_vex(struct cursor *c)
 	insn->pp = last & 3;
 	if (insn->mode != INSN_MODE_64) {
 		c->rex_r = c->rex_x = c->rex_b = 0;
-		insn->vvvv &= 7;
 	}
 	insn->opcode = c->bytes[c->at++];
 }
@@ -189,7 +191,7 @@ static const struct isa_line *find_line(const struct cursor *c, const struct isa
 			 (uint32_t)(insn->modrm >> 3 & 7) << ISA_STATE_REG |
 			 (uint32_t)(insn->modrm >= 0xc0) << ISA_STATE_MOD3 |
 			 (uint32_t)(insn->modrm & 7) << ISA_STATE_RM |
-			 (uint32_t)insn->rex_w << ISA_STATE_W |
+			 (insn->rex_w ? 1u << ISA_STATE_W : 0) |
 			 (uint32_t)insn->vex_l << ISA_STATE_L |
 			 (uint32_t)insn->mode << ISA_STATE_MODE | (uint32_t)size << ISA_STATE_O |
 			 (uint32_t)((insn->addrsize >> 1) - (insn->addrsize >> 3)) << ISA_STATE_A |
@@ -448,10 +450,10 @@ static bool decode_operand(struct cursor *c, const struct isa_operand *want,
 		return operand->reg < INSN_N_SEGS;
 	case ISA_C:
 		set_reg(operand, OPND_CR, reg);
-		break;
+		return CONTROL_REGISTERS >> reg & 1;
 	case ISA_D:
 		set_reg(operand, OPND_DR, reg);
-		break;
+		return reg < 8;
 	case ISA_P:
 		set_reg(operand, OPND_MMX, reg & 7);
 		break;
@@ -509,7 +511,7 @@ static bool is_allowed(const struct cursor *c)
 
 	if (attrs & (insn->mode == INSN_MODE_64 ? FORM_NO64 : FORM_ONLY64))
 		return false;
-	if (insn->encoding == ENC_VEX && !(c->line->flags & ISA_LINE_VVVV) && insn->vvvv != 0)
+	if (!(c->line->flags & ISA_LINE_VVVV) && insn->vvvv != 0)
 		return false;
 	if (insn->lock && (!(attrs & FORM_LOCK) || !c->is_memory))
 		return false;
@@ -538,6 +540,8 @@ static enum insn_status decode(struct cursor *c, bool vex, cpu_features_t featur
 	c->is_memory = group->modrm && insn->modrm < 0xc0 && !(c->line->flags & ISA_LINE_ANYMOD);
 	if (!is_allowed(c))
 		return INSN_BAD;
+	if (insn->mode != INSN_MODE_64)
+		insn->vvvv &= 7;
 	if (insn->encoding == ENC_LEGACY && !(c->line->flags & ISA_LINE_PP)) {
 		insn->rep = c->rep;
 		insn->pp = 0;
