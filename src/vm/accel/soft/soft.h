@@ -221,7 +221,7 @@ struct soft_cpu {
 
 	/* --- execution --- */
 	struct soft_fault fault;
-	jmp_buf unwind; /* cpu_raise() and cpu_stop() go here; set by the run loop */
+	jmp_buf unwind; /* cpu_raise() and cpu_stop() go here, with SOFT_UNWIND_*; set by the run loop */
 	struct soft_interp *interp;
 	uint64_t n_unknown; /* instructions that are not implemented, seen */
 
@@ -282,6 +282,8 @@ struct soft {
  * Who offers what. Each line names the file that has it.
  * ------------------------------------------------------------------------------------------------------------------------ */
 
+#define SOFT_UNWIND_FAULT 1
+#define SOFT_UNWIND_STOP  2
 /* --- cpu/fault.c: leaves the instruction being executed; what it has done so far must be undone or not begun. Never returns: unwinds to
  * the run loop, which delivers the exception with cpu->rip as return address (faults). --- */
 _Noreturn void cpu_raise(struct soft_cpu *cpu, enum cpu_vector vector); /* without error code */
@@ -366,6 +368,8 @@ bool cpu_wrmsr(struct soft_cpu *cpu, uint32_t index, uint64_t value);
 void cpuid_read(struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
 int cpuid_init(struct soft *soft, struct error *err); /* fills soft->features and soft->cpuid */
 void cpuid_fini(struct soft *soft);
+int cpu_init(struct soft_cpu *cpu); /* once, before cpu_reset(): what is behind cpu->tlbs */
+void cpu_fini(struct soft_cpu *cpu);
 void cpu_reset(struct soft_cpu *cpu);       /* power-on state of everything but the local APIC */
 void cpu_init_signal(struct soft_cpu *cpu); /* INIT: as the SDM's table for INIT */
 uint64_t cpu_get_rflags(const struct soft_cpu *cpu);
@@ -393,6 +397,8 @@ void soft_halt(struct soft_cpu *cpu);
 /* Stops every other vCPU between instructions until _end(): for atomic operations that are not one host instruction. Does not nest. */
 void soft_exclusive_begin(struct soft_cpu *cpu);
 void soft_exclusive_end(struct soft_cpu *cpu);
+/* Called by cpu_raise() and cpu_stop() before they unwind: an instruction that faults while it is alone is so no more. */
+void soft_unwinding(struct soft_cpu *cpu);
 /* Posts request bits to every other vCPU, and returns when each has acted on them or is outside guest code (and will act before it
  * is inside again). cpu: the caller's own, or NULL. The caller's own requests are served while it waits. */
 void soft_sync_others(struct soft *soft, struct soft_cpu *cpu, unsigned request);
