@@ -64,6 +64,7 @@ struct accel_vcpu {
 };
 
 extern const struct accel_ops kvm_accel_ops;
+extern const struct accel_ops soft_accel_ops;
 extern const struct accel_ops null_accel_ops;
 
 int kvm_probe(struct error *err);
