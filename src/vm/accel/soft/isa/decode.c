@@ -430,9 +430,11 @@ static bool decode_operand(struct cursor *c, const struct isa_operand *want,
 	case ISA_W:
 	case ISA_U:
 	case ISA_ST:
+		operand->field = FIELD_RM;
 		decode_rm(c, want, operand);
 		break;
 	case ISA_G:
+		operand->field = FIELD_REG;
 		set_gpr(c, operand, reg);
 		break;
 	case ISA_I:
@@ -443,30 +445,39 @@ static bool decode_operand(struct cursor *c, const struct isa_operand *want,
 		decode_immediate(c, want, operand);
 		break;
 	case ISA_Z:
+		operand->field = FIELD_OPCODE;
 		set_gpr(c, operand, (insn->opcode & 7) | c->rex_b);
 		break;
 	case ISA_S:
+		operand->field = FIELD_REG;
 		set_reg(operand, OPND_SEG, reg & 7);
 		return operand->reg < INSN_N_SEGS;
 	case ISA_C:
+		operand->field = FIELD_REG;
 		set_reg(operand, OPND_CR, reg);
 		return CONTROL_REGISTERS >> reg & 1;
 	case ISA_D:
+		operand->field = FIELD_REG;
 		set_reg(operand, OPND_DR, reg);
 		return reg < 8;
 	case ISA_P:
+		operand->field = FIELD_REG;
 		set_reg(operand, OPND_MMX, reg & 7);
 		break;
 	case ISA_V:
+		operand->field = FIELD_REG;
 		set_reg(operand, OPND_VEC, reg);
 		break;
 	case ISA_H:
+		operand->field = FIELD_VVVV;
 		set_reg(operand, OPND_VEC, insn->vvvv);
 		break;
 	case ISA_B:
+		operand->field = FIELD_VVVV;
 		set_reg(operand, OPND_GPR, insn->vvvv);
 		break;
 	case ISA_L:
+		operand->field = FIELD_IMM;
 		set_reg(operand, OPND_VEC,
 			c->bytes[c->at] >> 4 & (insn->mode == INSN_MODE_64 ? 15 : 7));
 		c->insn->imm = c->bytes[c->at++];
