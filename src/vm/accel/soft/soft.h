@@ -195,6 +195,7 @@ struct soft_cpu {
 	bool vex_ok; /* protected mode, not virtual-8086 */
 	bool translated; /* inside translated code */
 	bool paging;
+	uint8_t debug;         /* DEBUG_*: not 0: see cpu/debug.c below */
 	struct tlb_entry *tlb; /* the array for data accesses at this CPL, AC and address space */
 	struct soft_seg seg[INSN_N_SEGS];
 	uint64_t tsc_offset;  /* guest's time stamp counter - host's */
@@ -373,8 +374,22 @@ void cpu_fini(struct soft_cpu *cpu);
 void cpu_reset(struct soft_cpu *cpu);       /* power-on state of everything but the local APIC */
 void cpu_init_signal(struct soft_cpu *cpu); /* INIT: as the SDM's table for INIT */
 uint64_t cpu_get_rflags(const struct soft_cpu *cpu);
-void cpu_set_rflags(struct soft_cpu *cpu, uint64_t value); /* all bits, unchecked */
+/* All bits, unchecked; acts on changes of TF, AC and VM. Whoever changes one of these three (POPF, STAC, CLAC) calls it. */
+void cpu_set_rflags(struct soft_cpu *cpu, uint64_t value);
 uint64_t cpu_rdtsc(struct soft_cpu *cpu);
+
+/* --- cpu/debug.c: single steps and breakpoints. While cpu->debug is not 0, instructions are executed one at a time (no translated code),
+ * each as: cpu_debug_before(cpu), then the instruction, cpu->rip = cpu->next_rip, and cpu_debug_after(cpu). Both may raise #DB: the first as
+ * a fault, the second as a trap. An iteration of a REP instruction counts as an instruction. What makes cpu->debug not 0 sets REQ_SELF. --- */
+#define DEBUG_STEP  1 /* RFLAGS.TF */
+#define DEBUG_BREAK 2 /* a breakpoint of DR7 is armed */
+#define DEBUG_HIT   4 /* an instruction has met a breakpoint on data or a port */
+void cpu_debug_before(struct soft_cpu *cpu);
+void cpu_debug_after(struct soft_cpu *cpu);
+/* IN, OUT, INS, OUTS: may the port be used at this privilege? Raises #GP; meets breakpoints on ports. */
+void cpu_check_io(struct soft_cpu *cpu, uint16_t port, unsigned size);
+int cpu_sys_init(struct soft_cpu *cpu); /* cpu->tlbs */
+void cpu_sys_fini(struct soft_cpu *cpu);
 
 /* --- vec/ --- */
 int vec_init(struct soft *soft, struct error *err); /* thunks' code memory */
