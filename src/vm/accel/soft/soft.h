@@ -388,8 +388,6 @@ void cpu_debug_before(struct soft_cpu *cpu);
 void cpu_debug_after(struct soft_cpu *cpu);
 /* IN, OUT, INS, OUTS: may the port be used at this privilege? Raises #GP; meets breakpoints on ports. */
 void cpu_check_io(struct soft_cpu *cpu, uint16_t port, unsigned size);
-int cpu_sys_init(struct soft_cpu *cpu); /* cpu->tlbs */
-void cpu_sys_fini(struct soft_cpu *cpu);
 
 /* --- vec/ --- */
 int vec_init(struct soft *soft, struct error *err); /* thunks' code memory */
