@@ -48,8 +48,11 @@ static void soft_vcpu_free(struct accel_vcpu *vcpu)
 {
 	struct soft_cpu *cpu = soft_cpu_of(vcpu);
 
+	/* The timer thread looks at all there are. */
+	pthread_mutex_lock(&cpu->soft->irq->lock);
 	if (cpu->soft->cpus[vcpu->index] == cpu)
 		cpu->soft->cpus[vcpu->index] = NULL;
+	pthread_mutex_unlock(&cpu->soft->irq->lock);
 	interp_cpu_fini(cpu);
 	cpu_fini(cpu);
 	free(cpu->lapic);
@@ -101,7 +104,9 @@ static int soft_vcpu_new(struct accel *accel, unsigned index, struct accel_vcpu 
 		soft_vcpu_free(&cpu->base);
 		return r;
 	}
+	pthread_mutex_lock(&soft->irq->lock);
 	soft->cpus[index] = cpu;
+	pthread_mutex_unlock(&soft->irq->lock);
 	*ret = &cpu->base;
 	return 0;
 }

@@ -83,6 +83,8 @@ void pic_update(struct soft_irq *irq)
 	/* A pulse, so that the next request of the second chip is an edge again. */
 	if (slave)
 		set_input(&irq->pic[0], CASCADE, true);
+	else
+		irq->pic[0].irr &= (uint8_t) ~(1u << CASCADE);
 	set_input(&irq->pic[0], CASCADE, false);
 	was = atomic_exchange(&irq->pic_intr, wanted(irq, &irq->pic[0]) != NONE);
 	if (was || !atomic_load(&irq->pic_intr))
