@@ -144,6 +144,10 @@ static int finish_boot(const struct spec *spec, struct error *err)
 		return error_set(err, -EINVAL,
 				 "there is no kernel to boot: give --kernel FILE, a bzImage, an "
 				 "ELF image with a PVH note, or a multiboot 1 image");
+	if (spec->engine != SPEC_ENGINE_AUTO && spec->accel != SPEC_ACCEL_SOFT)
+		return error_set(err, -EINVAL,
+				 "--accel: engine belongs to kind soft: give --accel "
+				 "soft,engine=interpreter, or leave it out");
 	if (spec->null_script && spec->accel != SPEC_ACCEL_NULL)
 		return error_set(err, -EINVAL,
 				 "--accel: script belongs to kind null: give --accel "

@@ -28,6 +28,11 @@ enum spec_accel {
 	SPEC_ACCEL_NULL,
 };
 
+enum spec_engine {
+	SPEC_ENGINE_AUTO, /* translates where the host allows it */
+	SPEC_ENGINE_INTERPRETER,
+};
+
 struct spec_cpu {
 	uint32_t count;                   /* vCPUs, 1 to 255; default 1 */
 	uint32_t sockets, cores, threads; /* product is count; default count x 1 x 1 as cores */
@@ -119,7 +124,8 @@ struct spec {
 	uint8_t uuid[16];
 	bool uuid_given;
 	enum spec_accel accel;
-	char *null_script; /* accel null: its script file */
+	char *null_script;       /* accel null: its script file */
+	enum spec_engine engine; /* accel soft */
 	struct spec_cpu cpu;
 	struct spec_memory memory;
 	struct spec_boot boot;

@@ -32,6 +32,7 @@ const char *const spec_section_names[SPEC_N_SECTIONS] = {
 };
 
 static const char *const accel_kinds[] = {"auto", "kvm", "soft", "null", NULL};
+static const char *const accel_engines[] = {"auto", "interpreter", NULL};
 static const char *const cache_modes[] = {"writeback", "none", "writethrough", "unsafe", NULL};
 static const char *const engines[] = {"auto", "io_uring", "threads", NULL};
 static const char *const formats[] = {"raw", NULL};
@@ -39,8 +40,10 @@ static const char *const net_kinds[] = {"user", "tap", "null", NULL};
 
 static const struct spec_field accel_fields[] = {
 	{KEY("kind", enum, struct spec, accel), .initial = "auto", .choices = accel_kinds,
-	 .help = "who executes guest instructions: auto takes KVM where it is there and fast; "
+	 .help = "who executes guest instructions: auto takes KVM where it is there and fast, else soft; "
 		 "soft is the software CPU; null runs a script, for tests"},
+	{KEY("engine", enum, struct spec, engine), .initial = "auto", .choices = accel_engines,
+	 .help = "how soft executes: auto translates where the host allows it; interpreter never does"},
 	{KEY("script", string, struct spec, null_script), .min = 1, .arg = "FILE",
 	 .help = "what null runs"},
 };

@@ -89,6 +89,17 @@ int accel_map(struct accel *accel, const struct gmem_region *region, struct erro
 	return accel->ops->map(accel, region, err);
 }
 
+bool accel_sees_writes(const struct accel *accel)
+{
+	return accel->ops->written == NULL;
+}
+
+void accel_written(struct accel *accel, gpa_t gpa, uint64_t len)
+{
+	if (accel->ops->written)
+		accel->ops->written(accel, gpa, len);
+}
+
 int accel_unmap(struct accel *accel, const struct gmem_region *region)
 {
 	return accel->ops->unmap(accel, region);

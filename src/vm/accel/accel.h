@@ -19,7 +19,7 @@ struct accel;
 struct accel_vcpu;
 
 enum accel_kind {
-	ACCEL_AUTO, /* KVM when it is there and fast */
+	ACCEL_AUTO, /* KVM when it is there and fast, else the software CPU */
 	ACCEL_KVM,
 	ACCEL_SOFT,
 	ACCEL_NULL,
@@ -45,11 +45,13 @@ struct accel_config {
 	/* CPU topology as the guest sees it; sockets * cores * threads == n_vcpus. */
 	unsigned sockets, cores, threads;
 	struct accel_handlers handlers;
+	bool interpret; /* ACCEL_SOFT: no translation, whatever the host allows */
 	const char
 		*null_script; /* for ACCEL_NULL: see accel/null/null.h; NULL: vCPUs halt at once */
 };
 
-/* ACCEL_AUTO decides here. err says which device is missing, or which group grants it, and what to do. */
+/* ACCEL_AUTO decides here, and logs it when KVM is passed over. err says which device is missing, or which group grants it, and what
+ * to do. */
 int accel_open(const struct accel_config *config, struct accel **ret, struct error *err);
 void accel_close(struct accel *accel); /* after every vCPU has been freed; NULL is fine */
 enum accel_kind accel_kind_of(const struct accel *accel);
@@ -64,6 +66,10 @@ int accel_probe_kvm(struct error *err);
 /* Makes a region of guest memory visible at region->gpa; the region must outlive the accelerator. */
 int accel_map(struct accel *accel, const struct gmem_region *region, struct error *err);
 int accel_unmap(struct accel *accel, const struct gmem_region *region);
+/* Does it notice by itself when others than vCPUs write guest memory? The software CPU does not: accel_written() is called after each such
+ * write (gmem_watch()), and nobody may write behind this process's back, as vhost does. Any thread. */
+bool accel_sees_writes(const struct accel *accel);
+void accel_written(struct accel *accel, gpa_t gpa, uint64_t len);
 /* Dirty pages by vCPU writes. fetch: as gmem_dirty_fetch(), bits OR-ed in and cleared at the source. */
 int accel_dirty_start(struct accel *accel);
 int accel_dirty_stop(struct accel *accel);

@@ -17,6 +17,7 @@ struct accel_ops {
 
 	int (*map)(struct accel *accel, const struct gmem_region *region, struct error *err);
 	int (*unmap)(struct accel *accel, const struct gmem_region *region);
+	void (*written)(struct accel *accel, gpa_t gpa, uint64_t len);
 	int (*dirty_start)(struct accel *accel);
 	int (*dirty_stop)(struct accel *accel);
 	int (*dirty_fetch)(struct accel *accel, const struct gmem_region *region, uint64_t *bitmap);

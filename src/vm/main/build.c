@@ -104,6 +104,11 @@ static int read_script(const char *path, char **ret, struct error *err)
 	return 0;
 }
 
+static void memory_written(void *opaque, gpa_t gpa, uint64_t len)
+{
+	accel_written(opaque, gpa, len);
+}
+
 static int build_accel(struct machine *m, struct error *err)
 {
 	const struct spec_cpu *cpu = &m->spec->cpu;
@@ -114,6 +119,7 @@ static int build_accel(struct machine *m, struct error *err)
 		.cores = cpu->cores,
 		.threads = cpu->threads,
 		.handlers = host_glue_handlers(&m->glue),
+		.interpret = m->spec->engine == SPEC_ENGINE_INTERPRETER,
 	};
 	const struct gmem_region *regions;
 	_cleanup_free_ char *text = NULL;
@@ -132,6 +138,8 @@ static int build_accel(struct machine *m, struct error *err)
 		if (r < 0)
 			return r;
 	}
+	if (!accel_sees_writes(m->accel))
+		gmem_watch(m->mem, memory_written, m->accel);
 	return 0;
 }
 

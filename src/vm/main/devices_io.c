@@ -140,6 +140,18 @@ static void build_net(void *opaque)
 		build->net->backend = config.backend;
 }
 
+/* vhost writes guest memory inside the kernel; an accelerator that must see each write cannot have that. */
+static int check_vhost(const struct machine *m, const char *what, struct error *err)
+{
+	if (accel_sees_writes(m->accel))
+		return 0;
+	return error_set(
+		err, -EOPNOTSUPP,
+		"%s: vhost writes guest memory where accelerator '%s' cannot see it: leave it "
+		"out, or use --accel kvm",
+		what, accel_name(m->accel));
+}
+
 int devices_add_net(struct machine *m, size_t index, struct error *err)
 {
 	const struct spec_net *spec = &m->spec->nets[index];
@@ -147,6 +159,8 @@ int devices_add_net(struct machine *m, size_t index, struct error *err)
 	struct device_env env = m->env;
 	struct net_build build = {.env = &env, .spec = spec, .net = net, .err = err};
 
+	if (spec->vhost && check_vhost(m, "vhost=on", err) < 0)
+		return error_prefix(err, "network '%s'", spec->id);
 	if (spec->iothread) {
 		int r = start_io(&net->io, spec->id, err);
 
@@ -192,6 +206,8 @@ int devices_add_small(struct machine *m, struct error *err)
 		r = devices_add(m, virtio_balloon_new(&m->env, &balloon, &dev, err), &dev);
 		m->balloon = r >= 0 ? dev : NULL;
 	}
+	if (r >= 0 && spec->vsock.present)
+		r = check_vhost(m, "--vsock", err);
 	if (r >= 0 && spec->vsock.present)
 		r = devices_add(m, virtio_vsock_new(&m->env, &vsock, &dev, err), &dev);
 	return r;

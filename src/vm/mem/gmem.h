@@ -68,6 +68,12 @@ int gmem_write(struct gmem *mem, gpa_t gpa, const void *buf, size_t len);
 /* Gives the host its pages back; the guest reads zeroes afterwards. Whole pages inside [gpa, gpa + len) only. */
 int gmem_discard(struct gmem *mem, gpa_t gpa, uint64_t len);
 
+/* Calls `written` after each write that this process does for the guest (gmem_write(), gmem_mark_dirty(), gmem_discard()): for an
+ * accelerator that keeps something made of guest memory. On the writer's thread, with whatever locks it holds. Before vCPUs and devices run;
+ * NULL: nobody. */
+void gmem_watch(struct gmem *mem, void (*written)(void *opaque, gpa_t gpa, uint64_t len),
+		void *opaque);
+
 /* --- dirty tracking of this process's own writes (one bit a 4 KiB page; vCPU writes are the accelerator's) --- */
 
 void gmem_mark_dirty(struct gmem *mem, gpa_t gpa, uint64_t len);

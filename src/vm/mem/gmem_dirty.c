@@ -19,9 +19,20 @@ static uint64_t gmem_words(const struct gmem_region *region)
 	return ((region->size >> GMEM_PAGE_SHIFT) + 63) / 64;
 }
 
+void gmem_watch(struct gmem *mem, void (*written)(void *opaque, gpa_t gpa, uint64_t len),
+		void *opaque)
+{
+	mem->written = written;
+	mem->written_opaque = opaque;
+}
+
 void gmem_mark_dirty(struct gmem *mem, gpa_t gpa, uint64_t len)
 {
-	if (!atomic_load_explicit(&mem->tracking, memory_order_acquire) || len == 0)
+	if (len == 0)
+		return;
+	if (mem->written)
+		mem->written(mem->written_opaque, gpa, len);
+	if (!atomic_load_explicit(&mem->tracking, memory_order_acquire))
 		return;
 	for (size_t i = 0; i < mem->n_regions; i++) {
 		const struct gmem_region *r = &mem->regions[i];

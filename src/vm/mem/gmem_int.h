@@ -25,6 +25,9 @@ struct gmem {
 	size_t n_regions;
 	uint64_t ram_bytes;
 	bool dump;
+	/* [const after start] */
+	void (*written)(void *opaque, gpa_t gpa, uint64_t len);
+	void *written_opaque;
 	atomic_bool tracking;
 	/* One bit a page; allocated by the first gmem_dirty_start(), kept until gmem_free(). */
 	_Atomic(uint64_t) *dirty[GMEM_MAX_REGIONS];

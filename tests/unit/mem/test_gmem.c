@@ -375,6 +375,49 @@ static atomic_uint *word_of(struct gmem *mem, unsigned page)
 	return gmem_ptr(mem, page * 4096ULL, sizeof(atomic_uint));
 }
 
+struct seen {
+	gpa_t gpa;
+	uint64_t len;
+	unsigned times;
+};
+
+static void see(void *opaque, gpa_t gpa, uint64_t len)
+{
+	struct seen *seen = opaque;
+
+	*seen = (struct seen){.gpa = gpa, .len = len, .times = seen->times + 1};
+}
+
+static void a_watcher_sees_every_write(void **state)
+{
+	struct gmem_config config = {.ram_bytes = 4 * MIB};
+	struct error err = ERROR_INIT;
+	struct seen seen = {0};
+	struct gmem *mem;
+
+	(void)state;
+	assert_int_equal(gmem_new(&config, &mem, &err), 0);
+	gmem_watch(mem, see, &seen);
+	assert_int_equal(gmem_write(mem, 0x1ffe, "abcd", 4), 0);
+	assert_int_equal(seen.times, 1);
+	assert_int_equal(seen.gpa, 0x1ffe);
+	assert_int_equal(seen.len, 4);
+	gmem_mark_dirty(mem, 0x5000, 100);
+	assert_int_equal(seen.times, 2);
+	assert_int_equal(seen.len, 100);
+	gmem_mark_dirty(mem, 0x5000, 0);
+	assert_true(gmem_write(mem, 4 * MIB - 2, "abcd", 4) < 0);
+	assert_int_equal(seen.times, 2); /* nothing was written */
+	assert_int_equal(gmem_discard(mem, 0x6000, 0x2000), 0);
+	assert_int_equal(seen.times, 3);
+	assert_int_equal(seen.gpa, 0x6000);
+	assert_int_equal(seen.len, 0x2000);
+	gmem_watch(mem, NULL, NULL);
+	assert_int_equal(gmem_write(mem, 0, "abcd", 4), 0);
+	assert_int_equal(seen.times, 3);
+	gmem_free(mem);
+}
+
 static void *marker(void *opaque)
 {
 	struct gmem *mem = opaque;
@@ -435,6 +478,7 @@ int main(void)
 		cmocka_unit_test(a_folder_gets_a_nameless_file),
 		cmocka_unit_test(a_peer_cannot_shrink_memory),
 		cmocka_unit_test(dirty_pages_are_found_once),
+		cmocka_unit_test(a_watcher_sees_every_write),
 		cmocka_unit_test(no_mark_is_lost),
 	};
 

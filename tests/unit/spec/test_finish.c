@@ -119,6 +119,11 @@ static void there_is_something_to_boot(void **state)
 	assert_refused("there is no kernel to boot: give --kernel FILE", "--memory", "64M");
 	assert_refused("script belongs to kind null", "--kernel", "k", "--accel",
 		       "kvm,script=steps");
+	assert_refused("engine belongs to kind soft", "--kernel", "k", "--accel",
+		       "kvm,engine=interpreter");
+	assert_finished(&spec, "--kernel", "k", "--accel", "soft,engine=interpreter");
+	assert_int_equal(spec.engine, SPEC_ENGINE_INTERPRETER);
+	spec_fini(&spec);
 	assert_finished(&spec, "--accel", "null,script=steps");
 	spec_fini(&spec);
 }

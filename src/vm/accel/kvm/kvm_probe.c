@@ -3,8 +3,8 @@
  * instruction by instruction: 1 to 2 million a second, where a processor does more than 100. A stock kernel takes minutes
  * to boot on such a host.
  *
- * The probe runs a loop of about a thousand instructions in a throw-away machine of one page and one vCPU, a few times, and
- * judges the best time: noise only ever makes a run longer.
+ * The probe runs a loop of some hundred instructions in a throw-away machine of one page and one vCPU, a few times, and
+ * judges the best time: noise only ever makes a run longer. All of it takes about a millisecond.
  */
 #include <cpuid.h>
 #include <string.h>
@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "vm/accel/kvm/kvm_int.h"
 
-#define LOOPS 400
+#define LOOPS 50
 #define INSNS (3ULL * LOOPS)
 #define RUNS  3
 #define MIN_MIPS                                                                                   \

@@ -192,7 +192,9 @@ struct soft_cpu {
 	uint32_t rflags;     /* the others */
 	atomic_uint request; /* [atomic] REQ_* */
 	bool shadow; /* interrupts are held back for one instruction: after STI, MOV SS, POP SS */
-	bool vex_ok; /* protected mode, not virtual-8086 */
+	/* An interrupt or NMI is there, and RFLAGS.IF or an NMI's handler holds it back: who lets it in sets REQ_SELF. */
+	bool waiting;
+	bool vex_ok;     /* protected mode, not virtual-8086 */
 	bool translated; /* inside translated code */
 	bool paging;
 	uint8_t debug;         /* DEBUG_*: not 0: see cpu/debug.c below */

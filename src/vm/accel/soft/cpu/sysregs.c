@@ -174,4 +174,7 @@ void cpu_set_rflags(struct soft_cpu *cpu, uint64_t value)
 	cpu->rflags = others | RF_ONE;
 	if (changed & (RF_TF | RF_AC | RF_VM))
 		cpu_mode_changed(cpu);
+	/* The last thing an IRET does, too. */
+	if (cpu->waiting)
+		atomic_fetch_or_explicit(&cpu->request, REQ_SELF, memory_order_relaxed);
 }

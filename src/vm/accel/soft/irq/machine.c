@@ -118,6 +118,7 @@ const struct accel_ops soft_accel_ops = {
 	.close = soft_close,
 	.map = soft_map,
 	.unmap = soft_unmap,
+	.written = soft_written,
 	.dirty_start = soft_dirty_start,
 	.dirty_stop = soft_dirty_stop,
 	.dirty_fetch = soft_dirty_fetch,

@@ -157,8 +157,10 @@ static bool deliver(struct soft_cpu *cpu)
 		bool nmi = nmi_ready(cpu);
 		int vector;
 
-		if (!nmi && !interrupt_ready(cpu))
+		if (!nmi && !interrupt_ready(cpu)) {
+			cpu->waiting = atomic_load(&cpu->nmi_pending) > 0 || lapic_pending(cpu);
 			return true;
+		}
 		if (cpu->shadow) {
 			if (!guarded(cpu, run_one))
 				return false;

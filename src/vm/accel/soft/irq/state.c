@@ -10,6 +10,7 @@
 #include "base/bits.h"
 #include "base/cleanup.h"
 #include "base/endian.h"
+#include "vm/accel/soft/interp/code.h"
 #include "vm/accel/soft/irq/irq_int.h"
 
 static void features_of(struct soft_cpu *cpu, uint32_t ret[X86_N_FEATURES])
@@ -202,6 +203,9 @@ int soft_reset(struct accel *accel, struct error *err)
 		interp_forget(cpu);
 		tlb_flush_all(cpu);
 	}
+	/* Memory is loaded anew: nothing made of its old contents is left. */
+	for (unsigned i = 0; i < soft->n_regions; i++)
+		code_written(soft, NULL, soft->regions[i].mem.gpa, soft->regions[i].mem.size);
 	soft_irq_reset(soft);
 	return was_frozen ? 0 : soft_resume(accel);
 }
