@@ -201,7 +201,7 @@ struct soft_cpu {
 	struct tlb_entry *tlb; /* the array for data accesses at this CPL, AC and address space */
 	struct soft_seg seg[INSN_N_SEGS];
 	uint64_t tsc_offset;  /* guest's time stamp counter - host's */
-	uint64_t scratch[16]; /* translated code's own */
+	uint64_t scratch[24]; /* translated code's own */
 	void *jump_cache;     /* translated code's own */
 	struct soft_jit_cpu *jit;
 
@@ -431,3 +431,5 @@ bool jit_run(struct soft_cpu *cpu); /* as interp_run() */
 /* Look-ups by linear address are void: a TLB flush of all, or of one page. */
 void jit_flush(struct soft_cpu *cpu);
 void jit_flush_page(struct soft_cpu *cpu, uint64_t linear);
+/* The page was written: what was translated of it is void. Called by code_written(), any thread. */
+void jit_code_written(struct soft *soft, gpa_t page);
