@@ -201,7 +201,7 @@ struct soft_cpu {
 	struct tlb_entry *tlb; /* the array for data accesses at this CPL, AC and address space */
 	struct soft_seg seg[INSN_N_SEGS];
 	uint64_t tsc_offset;  /* guest's time stamp counter - host's */
-	uint64_t scratch[24]; /* translated code's own */
+	uint64_t scratch[16]; /* translated code's own */
 	void *jump_cache;     /* translated code's own */
 	struct soft_jit_cpu *jit;
 
@@ -257,7 +257,8 @@ struct soft_region {
 };
 #define PAGE_CODE                                                                                  \
 	1 /* holds code that somebody has decoded or translated: writes must be seen (interp/code.h) */
-#define PAGE_DIRTY 2 /* written since the last fetch, while tracking */
+#define PAGE_DIRTY   2 /* written since the last fetch, while tracking */
+#define PAGE_WATCHED 4 /* with PAGE_CODE: no vCPU has a write tag for it any more (interp/code.c) */
 
 struct soft_irq;    /* irq/: controllers, routes, doorbells, clock */
 struct soft_code;   /* interp/code.c */
@@ -335,6 +336,8 @@ uint64_t seg_linear(struct soft_cpu *cpu, enum insn_seg seg, uint64_t offset, un
 void cpu_mode_changed(struct soft_cpu *cpu);
 void tlb_flush_all(struct soft_cpu *cpu); /* own thread */
 void tlb_flush_page(struct soft_cpu *cpu, uint64_t linear);
+/* Takes this vCPU's write tags for a physical page away: the next write there takes the slow path. */
+void tlb_protect(struct soft_cpu *cpu, gpa_t page);
 /* RAM at a physical address; NULL: not RAM. ret_region may be NULL. */
 uint8_t *soft_ram(struct soft *soft, gpa_t gpa, struct soft_region **ret_region, size_t *ret_page);
 
@@ -431,5 +434,3 @@ bool jit_run(struct soft_cpu *cpu); /* as interp_run() */
 /* Look-ups by linear address are void: a TLB flush of all, or of one page. */
 void jit_flush(struct soft_cpu *cpu);
 void jit_flush_page(struct soft_cpu *cpu, uint64_t linear);
-/* The page was written: what was translated of it is void. Called by code_written(), any thread. */
-void jit_code_written(struct soft *soft, gpa_t page);

@@ -153,6 +153,24 @@ void tlb_flush_page(struct soft_cpu *cpu, uint64_t linear)
 		jit_flush_page(cpu, linear);
 }
 
+static void array_protect(struct tlb_array *a, gpa_t page)
+{
+	for (unsigned w = 0; w < TLB_WORDS; w++)
+		for (uint64_t used = a->used[w]; used; used &= used - 1) {
+			unsigned i = w * 64 + (unsigned)__builtin_ctzll(used);
+
+			if (a->page[i] == page)
+				a->entry[i].write = TLB_NEVER;
+		}
+}
+
+void tlb_protect(struct soft_cpu *cpu, gpa_t page)
+{
+	for (unsigned s = 0; s < TLB_SPACES; s++)
+		for (unsigned k = 0; cpu->tlbs->space[s].valid && k < MEM_N_KINDS; k++)
+			array_protect(&cpu->tlbs->space[s].kind[k], page);
+}
+
 static struct tlb_space *space_find(struct soft_cpu *cpu, uint16_t pcid)
 {
 	for (unsigned s = 0; s < TLB_SPACES; s++)

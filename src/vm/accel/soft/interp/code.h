@@ -16,5 +16,7 @@ void code_fini(struct soft *soft);
  * Returns its generation, which changes with each write to the page. cpu: the caller. */
 uint32_t code_watch(struct soft_cpu *cpu, gpa_t page);
 uint32_t code_generation(struct soft *soft, gpa_t page);
+/* Where that number is, for as long as the machine lives. */
+const _Atomic uint32_t *code_generation_ref(struct soft *soft, gpa_t page);
 /* After (for a vCPU: right after) [gpa, gpa + len) was written; cheap where no code is. cpu: the writer, or NULL for a device. */
 void code_written(struct soft *soft, struct soft_cpu *cpu, gpa_t gpa, uint64_t len);

@@ -561,6 +561,9 @@ static enum insn_status decode(struct cursor *c, bool vex, cpu_features_t featur
 		insn->cond = insn->opcode & 15;
 	c->effective = effective_size(c, plain);
 	insn->opsize = c->line->flags & ISA_LINE_BYTE ? 1 : c->effective;
+	/* Ports are at most 4 bytes wide. */
+	if (insn->form->attrs & FORM_IO && insn->opsize == 8)
+		insn->opsize = 4;
 	if (c->is_memory)
 		read_memory(c);
 	insn->n_operands = c->line->n_operands;
