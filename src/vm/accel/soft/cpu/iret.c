@@ -68,6 +68,7 @@ static void iret_to_v86(struct soft_cpu *cpu, struct stack *s, uint64_t rip, uin
 	cpu->gpr[4] = sp;
 	cpu->next_rip = rip;
 	cpu_set_rflags(cpu, flags | RF_VM);
+	cpu_mode_changed(cpu);
 }
 
 static void iret_task(struct soft_cpu *cpu)
