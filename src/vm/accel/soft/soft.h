@@ -194,14 +194,14 @@ struct soft_cpu {
 	bool shadow; /* interrupts are held back for one instruction: after STI, MOV SS, POP SS */
 	/* An interrupt or NMI is there, and RFLAGS.IF or an NMI's handler holds it back: who lets it in sets REQ_SELF. */
 	bool waiting;
-	bool vex_ok;     /* protected mode, not virtual-8086 */
-	bool translated; /* inside translated code */
+	bool vex_ok;       /* protected mode, not virtual-8086 */
+	bool interpreting; /* for jit_run(): a change of mode ends it, by REQ_SELF */
 	bool paging;
 	uint8_t debug;         /* DEBUG_*: not 0: see cpu/debug.c below */
 	struct tlb_entry *tlb; /* the array for data accesses at this CPL, AC and address space */
 	struct soft_seg seg[INSN_N_SEGS];
 	uint64_t tsc_offset;  /* guest's time stamp counter - host's */
-	uint64_t scratch[16]; /* translated code's own */
+	uint64_t scratch[24]; /* translated code's own */
 	void *jump_cache;     /* translated code's own */
 	struct soft_jit_cpu *jit;
 
@@ -279,6 +279,8 @@ struct soft {
 	struct soft_code *code;
 	struct soft_vec *vec;
 	struct soft_jit *jit; /* NULL: interpret everything */
+	void (*on_code_written)(struct soft *soft,
+				gpa_t page); /* the translator's, by code_written(); or NULL */
 	uint64_t tsc_khz; /* [const] of the guest's counter, which is the host's plus tsc_offset */
 };
 

@@ -34,6 +34,8 @@ void cpu_mode_changed(struct soft_cpu *cpu)
 		t->checks &= (uint8_t)~CHECK_ALIGN;
 	debug_changed(cpu);
 	cpu->tlb = t->checks ? t->never : t->space[t->current].kind[t->kind].entry;
+	if (cpu->interpreting)
+		atomic_fetch_or_explicit(&cpu->request, REQ_SELF, memory_order_relaxed);
 }
 
 /* Paging with PDPTRs in registers: PAE without long mode. */

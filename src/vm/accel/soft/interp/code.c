@@ -79,6 +79,8 @@ static bool page_written(struct soft *soft, struct soft_region *region, size_t i
 	atomic_fetch_and(&region->pages[index], (uint8_t) ~(PAGE_CODE | PAGE_WATCHED));
 	atomic_fetch_add(&soft->code->generation[page >> 12 & (N_GENERATIONS - 1)], 1);
 	pthread_mutex_unlock(&soft->code->lock);
+	if (soft->on_code_written)
+		soft->on_code_written(soft, page);
 	return true;
 }
 

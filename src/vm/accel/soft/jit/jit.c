@@ -1,0 +1,105 @@
+/*
+ * The translator's life: of a machine, and of a vCPU.
+ */
+#include "vm/accel/soft/jit/trans.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+
+#define STUB_BYTES (16u << 10)
+#define HALF_BYTES (64u << 20) /* taken from the host as it fills */
+
+static bool host_has_avx(void)
+{
+	unsigned a, b, c, d, low, high;
+
+	if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & bit_OSXSAVE) == 0 || (c & bit_AVX) == 0)
+		return false;
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return (low & 6) == 6;
+}
+
+static bool host_has_xsave(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_OSXSAVE) != 0;
+}
+
+int jit_init(struct soft *soft, struct error *err)
+{
+	struct soft_jit *jit;
+	int r;
+
+	if (!host_has_xsave())
+		return error_set(err, -EACCES, "the translator needs a processor with XSAVE");
+	jit = calloc(1, sizeof(*jit));
+	if (jit == NULL)
+		return error_set(err, -ENOMEM, "the translator: out of memory");
+	jit->trans = calloc(1, sizeof(*jit->trans));
+	if (jit->trans == NULL) {
+		free(jit);
+		return error_set(err, -ENOMEM, "the translator: out of memory");
+	}
+	jit->soft = soft;
+	jit->has_avx = host_has_avx();
+	jit->stub_bytes = STUB_BYTES;
+	jit->half_bytes = HALF_BYTES;
+	r = codemem_open(&jit->mem, "vireo-translated", STUB_BYTES + JIT_HALVES * HALF_BYTES, err);
+	if (r == 0)
+		r = jit_stubs_make(jit, err);
+	if (r < 0) {
+		codemem_close(&jit->mem);
+		free(jit->trans);
+		free(jit);
+		return r;
+	}
+	emit_init(&jit->emit, jit->mem.rw + STUB_BYTES, HALF_BYTES, jit->mem.rx - jit->mem.rw);
+	pthread_mutex_init(&jit->lock, NULL);
+	atomic_init(&jit->epoch, 1);
+	soft->jit = jit;
+	soft->on_code_written = jit_cache_written;
+	return 0;
+}
+
+void jit_fini(struct soft *soft)
+{
+	struct soft_jit *jit = soft->jit;
+
+	if (jit == NULL)
+		return;
+	soft->jit = NULL;
+	soft->on_code_written = NULL;
+	for (unsigned n = 0; n < JIT_HALVES; n++)
+		arena_free(&jit->arena[n]);
+	codemem_close(&jit->mem);
+	pthread_mutex_destroy(&jit->lock);
+	free(jit->trans);
+	free(jit);
+}
+
+int jit_cpu_init(struct soft_cpu *cpu)
+{
+	struct soft_jit_cpu *j = calloc(1, sizeof(*j));
+
+	if (j == NULL)
+		return -ENOMEM;
+	atomic_init(&j->epoch, UINT_MAX);
+	cpu->jit = j;
+	jit_window_drop(cpu);
+	return 0;
+}
+
+void jit_cpu_fini(struct soft_cpu *cpu)
+{
+	struct soft_jit_cpu *j = cpu->jit;
+
+	if (j == NULL)
+		return;
+	cpu->jit = NULL;
+	for (unsigned key = 0; key < KEY_MODES; key++)
+		free(j->jumps[key]);
+	free(j);
+}

@@ -1,0 +1,124 @@
+/*
+ * Two small caches of a vCPU that translated code looks into: the stack window, and the jump caches. [the vCPU's thread, while no
+ * translated code of it runs]
+ */
+#include "vm/accel/soft/jit/jit_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void jit_window_drop(struct soft_cpu *cpu)
+{
+	for (unsigned n = 0; n < 8; n++)
+		cpu->scratch[SLOT_STACK_LIMIT + n] = 0;
+}
+
+bool jit_window_check(struct soft_cpu *cpu)
+{
+	uint64_t page = cpu->scratch[SLOT_STACK_PAGE];
+	const struct tlb_entry *entry = &cpu->tlb[tlb_index(page)];
+
+	if (cpu->scratch[SLOT_STACK_LIMIT] == 0)
+		return false;
+	if (entry->read == page && entry->write == page &&
+	    entry->addend == cpu->scratch[SLOT_STACK_ADDEND])
+		return true;
+	jit_window_drop(cpu);
+	return false;
+}
+
+bool jit_window_set(struct soft_cpu *cpu, uint64_t linear, unsigned span)
+{
+	uint64_t page = linear & ~4095ULL;
+	const struct tlb_entry *entry = &cpu->tlb[tlb_index(page)];
+
+	if ((linear & 4095) + span > 4096 || entry->read != page || entry->write != page)
+		return false;
+	cpu->scratch[SLOT_STACK_PAGE] = page;
+	cpu->scratch[SLOT_STACK_ADDEND] = entry->addend;
+	for (unsigned n = 0; n < 8; n++)
+		cpu->scratch[SLOT_STACK_LIMIT + n] = 4096 - STACK_SPAN_STEP * (n + 1) + 1;
+	return true;
+}
+
+static void empty(struct soft_cpu *cpu, struct jit_jumps *jumps)
+{
+	struct jit_jump none = {.code = cpu->soft->jit->stubs.dead};
+	unsigned n_used = sizeof(jumps->used) / sizeof(jumps->used[0]);
+
+	if (jumps->n_used > n_used) {
+		for (unsigned n = 0; n < JUMP_CACHE_SIZE; n++)
+			jumps->entry[n] = none;
+	} else {
+		for (unsigned n = 0; n < jumps->n_used; n++)
+			jumps->entry[jumps->used[n]] = none;
+	}
+	jumps->n_used = 0;
+}
+
+int jit_jumps_select(struct soft_cpu *cpu, unsigned key)
+{
+	struct jit_jumps **jumps = &cpu->jit->jumps[key % KEY_MODES];
+
+	if (*jumps == NULL) {
+		*jumps = malloc(sizeof(**jumps));
+		if (*jumps == NULL)
+			return -ENOMEM;
+		(*jumps)->n_used = UINT32_MAX;
+		empty(cpu, *jumps);
+	}
+	cpu->jit->key = key;
+	cpu->jump_cache = (*jumps)->entry;
+	return 0;
+}
+
+static unsigned filter_bit(uint64_t linear)
+{
+	return (unsigned)(linear >> 12) & 511;
+}
+
+void jit_jumps_add(struct soft_cpu *cpu, uint64_t linear, const struct jit_block *block)
+{
+	struct jit_jumps *jumps = cpu->jit->jumps[cpu->jit->key];
+	unsigned index = (unsigned)linear & (JUMP_CACHE_SIZE - 1), bit = filter_bit(linear);
+
+	if (jumps->entry[index].code == cpu->soft->jit->stubs.dead) {
+		if (jumps->n_used < sizeof(jumps->used) / sizeof(jumps->used[0]))
+			jumps->used[jumps->n_used] = (uint16_t)index;
+		jumps->n_used++;
+	}
+	jumps->entry[index] = (struct jit_jump){.linear = linear, .code = block->indirect};
+	cpu->jit->code_pages[bit / 64] |= 1ULL << bit % 64;
+}
+
+void jit_flush(struct soft_cpu *cpu)
+{
+	struct soft_jit_cpu *j = cpu->jit;
+
+	if (j == NULL)
+		return;
+	j->flushes++;
+	jit_window_drop(cpu);
+	for (unsigned key = 0; key < KEY_MODES; key++)
+		if (j->jumps[key] != NULL)
+			empty(cpu, j->jumps[key]);
+	memset(j->code_pages, 0, sizeof(j->code_pages));
+}
+
+void jit_flush_page(struct soft_cpu *cpu, uint64_t linear)
+{
+	struct soft_jit_cpu *j = cpu->jit;
+	unsigned bit = filter_bit(linear);
+
+	if (j == NULL)
+		return;
+	if ((j->code_pages[bit / 64] >> bit % 64 & 1) != 0) {
+		jit_flush(cpu);
+		return;
+	}
+	/* Code that runs may rely on the window, or on what it is about to look up. */
+	j->flushes++;
+	if (cpu->scratch[SLOT_STACK_PAGE] == (linear & ~4095ULL))
+		jit_window_drop(cpu);
+}
