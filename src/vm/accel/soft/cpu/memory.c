@@ -341,9 +341,10 @@ struct tlb_entry *tlb_fill(struct soft_cpu *cpu, uint64_t linear, bool write)
 	return (write ? e->write : e->read) == tag ? e : NULL;
 }
 
+/* AC does not matter to fetches: they take the array that data accesses use, where others look for the tag. */
 static enum mem_kind fetch_kind(const struct soft_cpu *cpu)
 {
-	return cpu->cpl == 3 ? MEM_USER : MEM_KERNEL;
+	return (enum mem_kind)cpu->tlbs->kind;
 }
 
 const uint8_t *mem_code_page(struct soft_cpu *cpu, uint64_t linear, gpa_t *ret_page)
