@@ -333,7 +333,10 @@ static bool may_differ(const struct insn *ours, bool our_ok, const ZydisDecodedI
 		       bool their_ok)
 {
 	if (their_ok && !our_ok)
-		return theirs->mnemonic == ZYDIS_MNEMONIC_RSM || is_elsewhere(theirs->meta.isa_ext);
+		/* 0F 0D with a register: no instruction for the processor. */
+		return theirs->mnemonic == ZYDIS_MNEMONIC_RSM ||
+		       (theirs->mnemonic == ZYDIS_MNEMONIC_NOP && ours->opcode == 0x0d) ||
+		       is_elsewhere(theirs->meta.isa_ext);
 	return !their_ok && (ours->op == OP_NOP);
 }
 

@@ -61,8 +61,9 @@ static void cmpxchg(struct soft_cpu *cpu, const struct insn *insn)
 
 	if (insn->operand[0].kind != OPND_MEM) {
 		found = reg_get(cpu, &insn->operand[0], size);
-		/* Not exchanged: a 32-bit destination loses its upper half all the same. */
-		reg_put(cpu, &insn->operand[0], size, found == wanted ? value : found);
+		/* Not exchanged: a 32-bit destination keeps its upper half. */
+		if (found == wanted)
+			reg_put(cpu, &insn->operand[0], size, value);
 	} else {
 		linear = linear_inline(cpu, insn, size, true);
 		host = mem_host_rw_inline(cpu, linear, size);
