@@ -110,6 +110,26 @@ static void control_block(void *opaque, unsigned index, struct qmp_block *ret)
 	};
 }
 
+static unsigned control_n_chars(void *opaque)
+{
+	const struct machine *m = opaque;
+
+	return (m->serial != NULL) + (m->console != NULL);
+}
+
+static void control_char(void *opaque, unsigned index, struct qmp_char *ret)
+{
+	const struct machine *m = opaque;
+	bool serial = index == 0 && m->serial;
+	const struct chardev *chr = serial ? m->serial : m->console;
+
+	*ret = (struct qmp_char){
+		.label = serial ? "serial0" : "console0",
+		.type = chr->ops->type,
+		.path = chr->path,
+	};
+}
+
 static int no_balloon(const struct machine *m, struct error *err)
 {
 	return error_set(err, -ENODEV,
@@ -160,6 +180,8 @@ int machine_open_qmp(struct machine *m, struct error *err)
 		.cpu = control_cpu,
 		.n_blocks = control_n_blocks,
 		.block = control_block,
+		.n_chars = control_n_chars,
+		.chr = control_char,
 		.balloon_get = control_balloon_get,
 		.balloon_set = control_balloon_set,
 	};

@@ -44,6 +44,12 @@ struct qmp_block {
 	bool no_flush, direct;
 };
 
+struct qmp_char {
+	const char *label; /* "serial0" */
+	const char *type;  /* "pty" */
+	const char *path;  /* of a pty, socket or file; "" otherwise */
+};
+
 /* The machine, as QMP sees it; all on the main loop. Those that can fail fill err. */
 struct qmp_target {
 	const char *name;  /* borrowed, may be NULL */
@@ -61,6 +67,8 @@ struct qmp_target {
 	void (*cpu)(void *opaque, unsigned index, struct qmp_cpu *ret);
 	unsigned (*n_blocks)(void *opaque);
 	void (*block)(void *opaque, unsigned index, struct qmp_block *ret);
+	unsigned (*n_chars)(void *opaque);
+	void (*chr)(void *opaque, unsigned index, struct qmp_char *ret);
 	/* -ENODEV: no balloon, or the guest does not drive it. */
 	int (*balloon_get)(void *opaque, uint64_t *ret_bytes, struct error *err);
 	int (*balloon_set)(void *opaque, uint64_t bytes, struct error *err);

@@ -132,6 +132,24 @@ static int run_query_block(struct qmp *qmp, const json_t *args, json_t **ret, st
 	return 0;
 }
 
+/* The file name has the backend's type before it, as QEMU's has. */
+static int run_query_chardev(struct qmp *qmp, const json_t *args, json_t **ret, struct error *err)
+{
+	const struct qmp_target *t = qmp_target_of(qmp);
+
+	*ret = json_array();
+	for (unsigned i = 0; i < t->n_chars(t->opaque); i++) {
+		struct qmp_char chr = {0};
+		char file[256];
+
+		t->chr(t->opaque, i, &chr);
+		snprintf(file, sizeof(file), "%s%s%s", chr.type, *chr.path ? ":" : "", chr.path);
+		json_array_append_new(*ret, json_pack("{s:s,s:s,s:b}", "label", chr.label,
+						      "filename", file, "frontend-open", 1));
+	}
+	return 0;
+}
+
 static int run_query_balloon(struct qmp *qmp, const json_t *args, json_t **ret, struct error *err)
 {
 	const struct qmp_target *t = qmp_target_of(qmp);
@@ -206,6 +224,7 @@ static const struct qmp_command qmp_commands[] = {
 	{"inject-nmi", run_inject_nmi, NULL},
 	{"query-balloon", run_query_balloon, NULL},
 	{"query-block", run_query_block, NULL},
+	{"query-chardev", run_query_chardev, NULL},
 	{"query-commands", run_query_commands, NULL},
 	{"query-cpus-fast", run_query_cpus_fast, NULL},
 	{"query-kvm", run_query_kvm, NULL},

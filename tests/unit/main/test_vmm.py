@@ -137,6 +137,15 @@ class Scripted(unittest.TestCase):
         self.assertEqual(block["inserted"]["file"], str(disk))
         self.assertEqual(guest.qmp.raw("query-balloon")["error"]["class"], "DeviceNotActive")
 
+    def test_query_chardev_says_where_the_terminals_are(self):
+        guest = self.vmm("idle", args=["--serial", "pty", "--console", "pty"], qmp=True)
+        chars = guest.qmp.execute("query-chardev")
+        self.assertEqual([char["label"] for char in chars], ["serial0", "console0"])
+        for char in chars:
+            kind, path = char["filename"].split(":")
+            self.assertEqual(kind, "pty")
+            self.assertTrue(pathlib.Path(path).is_char_device(), path)
+
     def test_what_is_in_use_is_refused(self):
         disk = pathlib.Path(self.folder.name, "disk.img")
         disk.write_bytes(bytes(1 << 20))

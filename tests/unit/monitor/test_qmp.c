@@ -67,6 +67,17 @@ static void fake_block(void *opaque, unsigned index, struct qmp_block *ret)
 	*ret = (struct qmp_block){"disk0", "/a.img", "raw", "threads", 4096,
 				  true,    true,     false, false};
 }
+static unsigned fake_n_chars(void *opaque)
+{
+	(void)opaque;
+	return 2;
+}
+static void fake_char(void *opaque, unsigned index, struct qmp_char *ret)
+{
+	(void)opaque;
+	*ret = index == 0 ? (struct qmp_char){"serial0", "pty", "/dev/pts/9"} :
+			    (struct qmp_char){"console0", "null", ""};
+}
 static int fake_balloon_get(void *opaque, uint64_t *ret, struct error *err)
 {
 	struct fake *f = opaque;
@@ -104,6 +115,8 @@ static int setup(void **state)
 		.cpu = fake_cpu,
 		.n_blocks = fake_n_blocks,
 		.block = fake_block,
+		.n_chars = fake_n_chars,
+		.chr = fake_char,
 		.balloon_get = fake_balloon_get,
 		.balloon_set = fake_balloon_set,
 	};
@@ -197,6 +210,7 @@ static void commands_and_events(void **state)
 {
 	struct fake *f = *state;
 	json_t *reply;
+	const char *first, *second;
 
 	negotiate(f);
 	/* Two commands in one packet, one of them with an id; the event comes before its command's reply. */
@@ -226,6 +240,12 @@ static void commands_and_events(void **state)
 	json_decref(reply);
 	reply = expect_return(f);
 	assert_int_equal(json_array_size(json_object_get(reply, "return")), 1);
+	json_decref(reply);
+	send_text(f, "{\"execute\":\"query-chardev\"}");
+	reply = expect_return(f);
+	json_unpack(reply, "{s:[{s:s},{s:s}]}", "return", "filename", &first, "filename", &second);
+	assert_string_equal(first, "pty:/dev/pts/9");
+	assert_string_equal(second, "null");
 	json_decref(reply);
 	send_text(f, "{\"execute\":\"quit\"}");
 	json_decref(expect_return(f));
