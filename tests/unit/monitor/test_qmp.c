@@ -75,8 +75,8 @@ static unsigned fake_n_chars(void *opaque)
 static void fake_char(void *opaque, unsigned index, struct qmp_char *ret)
 {
 	(void)opaque;
-	*ret = index == 0 ? (struct qmp_char){"serial0", "pty", "/dev/pts/9"} :
-			    (struct qmp_char){"console0", "null", ""};
+	*ret = index == 0 ? (struct qmp_char){"serial0", "pty", "/dev/pts/9"}
+			  : (struct qmp_char){"console0", "null", ""};
 }
 static int fake_balloon_get(void *opaque, uint64_t *ret, struct error *err)
 {
