@@ -5,6 +5,7 @@
 
 #include <errno.h>
 
+#include "base/log.h"
 #include "vm/accel/accel_impl.h"
 
 static int accel_check(const struct accel_config *config, struct error *err)
@@ -32,16 +33,19 @@ static int accel_check(const struct accel_config *config, struct error *err)
 	return 0;
 }
 
+/* Where KVM cannot run guests at speed the software CPU does; which it is, and why, is said once. */
 static int accel_open_auto(const struct accel_config *config, struct accel **ret, struct error *err)
 {
+	struct error why = ERROR_INIT;
 	/* Where the processor has virtualization extensions, KVM uses them, and the probe would only cost time. */
-	if (!kvm_host_has_extensions()) {
-		int r = kvm_probe(err);
+	int r = kvm_host_has_extensions() ? 0 : kvm_probe(&why);
 
-		if (r < 0)
-			return r;
-	}
-	return kvm_accel_ops.open(config, ret, err);
+	if (r == 0)
+		r = kvm_accel_ops.open(config, ret, &why);
+	if (r == 0)
+		return 0;
+	log_info("%s; the software CPU runs this machine", why.text);
+	return soft_accel_ops.open(config, ret, err);
 }
 
 int accel_open(const struct accel_config *config, struct accel **ret, struct error *err)
@@ -58,7 +62,7 @@ int accel_open(const struct accel_config *config, struct accel **ret, struct err
 	case ACCEL_NULL:
 		return null_accel_ops.open(config, ret, err);
 	case ACCEL_SOFT:
-		return error_set(err, -EOPNOTSUPP, "the software CPU is not part of this build");
+		return soft_accel_ops.open(config, ret, err);
 	}
 	return error_set(err, -EINVAL, "unknown accelerator");
 }

@@ -7,6 +7,19 @@
 #include "base/bits.h"
 #include "base/endian.h"
 
+static enum accel_kind kind = ACCEL_KVM;
+
+enum accel_kind guest_kind(void)
+{
+	return kind;
+}
+
+int guest_main(int argc, char **argv, const char *group, const struct CMUnitTest *tests, size_t n)
+{
+	kind = argc > 1 && strcmp(argv[1], "soft") == 0 ? ACCEL_SOFT : ACCEL_KVM;
+	return _cmocka_run_group_tests(group, tests, n, NULL, NULL);
+}
+
 static void guest_access(struct guest *g, unsigned vcpu, bool is_pio, uint64_t addr, bool is_write,
 			 void *data, unsigned size)
 {
@@ -73,7 +86,7 @@ int guest_try(struct guest *g, const struct accel_config *config, struct error *
 void guest_init(struct guest *g, unsigned n_vcpus)
 {
 	struct accel_config config = {
-		.kind = ACCEL_KVM,
+		.kind = kind,
 		.n_vcpus = n_vcpus,
 		.sockets = 1,
 		.cores = n_vcpus,

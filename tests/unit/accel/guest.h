@@ -50,7 +50,13 @@ struct guest {
 	} ends[GUEST_MAX_VCPUS];
 };
 
-/* Opens KVM with n vCPUs and 4 MiB of memory; leaves the program with status 77 when there is no KVM. */
+/* The accelerator that the program was started for: its argument, "kvm" or "soft". */
+enum accel_kind guest_kind(void);
+int guest_main(int argc, char **argv, const char *group, const struct CMUnitTest *tests, size_t n);
+#define GUEST_MAIN(argc, argv, group, tests)                                                       \
+	guest_main(argc, argv, group, tests, sizeof(tests) / sizeof((tests)[0]))
+
+/* Opens it with n vCPUs and 4 MiB of memory; leaves the program with status 77 when there is no KVM. */
 void guest_init(struct guest *g, unsigned n_vcpus);
 /* With any configuration; returns what accel_open() does. */
 int guest_try(struct guest *g, const struct accel_config *config, struct error *err);

@@ -216,7 +216,7 @@ static void memory_doorbells_ring(void **state)
 	close(quad);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(messages_and_lines_arrive),
@@ -228,5 +228,5 @@ int main(void)
 		cmocka_unit_test(memory_doorbells_ring),
 	};
 
-	return cmocka_run_group_tests_name("kvm-irq", tests, NULL, NULL);
+	return GUEST_MAIN(argc, argv, "accel-irq", tests);
 }

@@ -423,7 +423,7 @@ struct cpuid_answer {
 static void ask_cpuid(unsigned n, unsigned sockets, unsigned cores, unsigned threads,
 		      const uint32_t (*leaves)[2], size_t n_leaves, struct cpuid_answer *ret)
 {
-	struct accel_config config = {.kind = ACCEL_KVM,
+	struct accel_config config = {.kind = guest_kind(),
 				      .n_vcpus = n,
 				      .sockets = sockets,
 				      .cores = cores,
@@ -512,7 +512,7 @@ static void the_probe_has_an_answer(void **state)
 	print_message("probe: %s\n", r == 0 ? "fast" : err.text);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(identifiers_have_fields),
@@ -529,5 +529,5 @@ int main(void)
 		cmocka_unit_test(topology_is_told),
 	};
 
-	return cmocka_run_group_tests_name("kvm-state", tests, NULL, NULL);
+	return GUEST_MAIN(argc, argv, "accel-state", tests);
 }

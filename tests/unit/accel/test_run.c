@@ -110,7 +110,7 @@ static void bad_configurations_are_refused(void **state)
 
 static void as_many_as_there_may_be(void **state)
 {
-	struct accel_config config = {.kind = ACCEL_KVM,
+	struct accel_config config = {.kind = guest_kind(),
 				      .n_vcpus = ACCEL_MAX_VCPUS,
 				      .sockets = ACCEL_MAX_VCPUS,
 				      .cores = 1,
@@ -134,7 +134,7 @@ static void as_many_as_there_may_be(void **state)
 	accel_close(accel);
 }
 
-static void memory_where_kvm_keeps_its_own_is_refused(void **state)
+static void memory_where_the_accelerator_keeps_its_own_is_refused(void **state)
 {
 	struct error err = ERROR_INIT;
 	const struct gmem_region *r;
@@ -153,7 +153,7 @@ static void memory_where_kvm_keeps_its_own_is_refused(void **state)
 	guest_fini(&g);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ports_of_all_widths),
@@ -162,8 +162,8 @@ int main(void)
 		cmocka_unit_test(a_triple_fault_is_a_reset),
 		cmocka_unit_test(bad_configurations_are_refused),
 		cmocka_unit_test(as_many_as_there_may_be),
-		cmocka_unit_test(memory_where_kvm_keeps_its_own_is_refused),
+		cmocka_unit_test(memory_where_the_accelerator_keeps_its_own_is_refused),
 	};
 
-	return cmocka_run_group_tests_name("kvm", tests, NULL, NULL);
+	return GUEST_MAIN(argc, argv, "accel", tests);
 }
