@@ -97,6 +97,12 @@ void clock_begin(struct soft *soft)
 		clock_scale(irq, soft->tsc_khz);
 }
 
+void clock_set_rate(struct soft *soft, uint64_t khz)
+{
+	soft->tsc_khz = khz;
+	clock_scale(soft->irq, khz);
+}
+
 void clock_finish(struct soft *soft)
 {
 	struct soft_irq *irq = soft->irq;

@@ -323,6 +323,8 @@ int soft_doorbell_del(struct accel *accel, const struct accel_doorbell *bell);
 /* The first reading for the rate, where the processor does not tell it; clock_finish() waits for the second. */
 void clock_begin(struct soft *soft);
 void clock_finish(struct soft *soft);
+/* What a restored guest has been told; machine time counts by it. While frozen. */
+void clock_set_rate(struct soft *soft, uint64_t khz);
 uint64_t clock_now(const struct soft_irq *irq); /* machine time; vCPU threads, or lock held */
 uint64_t clock_of_tsc(const struct soft_irq *irq, uint64_t host_tsc);
 uint64_t host_tsc(void);

@@ -131,6 +131,8 @@ int soft_vcpu_set_state(struct accel_vcpu *vcpu, const struct x86_vcpu_state *st
 		return error_set(err, -EINVAL, "vCPU %u: unknown state %u", vcpu->index,
 				 state->mp_state);
 	clock_freeze(cpu->soft);
+	if (state->tsc_khz)
+		clock_set_rate(cpu->soft, state->tsc_khz);
 	r = soft_regs_set(cpu, state, err);
 	if (r < 0)
 		return r;
