@@ -425,14 +425,14 @@ void soft_sync_others(struct soft *soft, struct soft_cpu *cpu, unsigned request)
 /* Any thread: sets bits, and wakes the vCPU if it rests. */
 void soft_request(struct soft_cpu *cpu, unsigned request);
 
-/* --- jit/; weak: the rest works without it --- */
-__attribute__((weak)) int jit_init(
+/* --- jit/ --- */
+int jit_init(
 	struct soft *soft, struct
 	error *err); /* -EACCES where the host allows no executable memory: then soft->jit stays NULL */
-__attribute__((weak)) void jit_fini(struct soft *soft);
-__attribute__((weak)) int jit_cpu_init(struct soft_cpu *cpu);
-__attribute__((weak)) void jit_cpu_fini(struct soft_cpu *cpu);
-__attribute__((weak)) bool jit_run(struct soft_cpu *cpu); /* as interp_run() */
+void jit_fini(struct soft *soft);
+int jit_cpu_init(struct soft_cpu *cpu);
+void jit_cpu_fini(struct soft_cpu *cpu);
+bool jit_run(struct soft_cpu *cpu); /* as interp_run() */
 /* Look-ups by linear address are void: a TLB flush of all, or of one page. */
-__attribute__((weak)) void jit_flush(struct soft_cpu *cpu);
-__attribute__((weak)) void jit_flush_page(struct soft_cpu *cpu, uint64_t linear);
+void jit_flush(struct soft_cpu *cpu);
+void jit_flush_page(struct soft_cpu *cpu, uint64_t linear);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "vm/accel/soft/interp/code.h"
 #include "vm/accel/soft/irq/irq_int.h"
 
@@ -13,11 +14,22 @@ static void soft_close(struct accel *accel)
 	struct soft *soft = soft_of(accel);
 
 	soft_irq_close(soft);
+	if (soft->jit)
+		jit_fini(soft);
 	code_fini(soft);
 	vec_fini(soft);
 	cpuid_fini(soft);
 	soft_mem_free(soft);
 	free(soft);
+}
+
+/* Without a translator everything is interpreted: slow, and otherwise the same. */
+static void soft_translate(struct soft *soft)
+{
+	struct error why = ERROR_INIT;
+
+	if (jit_init(soft, &why) < 0)
+		log_warning("%s; guest code is interpreted, which is slow", why.text);
 }
 
 static int soft_open(const struct accel_config *config, struct accel **ret, struct error *err)
@@ -40,6 +52,8 @@ static int soft_open(const struct accel_config *config, struct accel **ret, stru
 		soft_close(&soft->accel);
 		return r;
 	}
+	if (!config->interpret)
+		soft_translate(soft);
 	*ret = &soft->accel;
 	return 0;
 }
@@ -53,6 +67,8 @@ static void soft_vcpu_free(struct accel_vcpu *vcpu)
 	if (cpu->soft->cpus[vcpu->index] == cpu)
 		cpu->soft->cpus[vcpu->index] = NULL;
 	pthread_mutex_unlock(&cpu->soft->irq->lock);
+	if (cpu->soft->jit)
+		jit_cpu_fini(cpu);
 	interp_cpu_fini(cpu);
 	cpu_fini(cpu);
 	free(cpu->lapic);
@@ -71,6 +87,8 @@ static int soft_vcpu_init(struct soft_cpu *cpu, struct error *err)
 		r = cpu_init(cpu);
 	if (r == 0)
 		r = interp_cpu_init(cpu);
+	if (r == 0 && cpu->soft->jit)
+		r = jit_cpu_init(cpu);
 	if (r < 0)
 		return error_set_errno(err, r, "vCPU %u", cpu->base.index);
 	cpu->lapic->id = x86_apic_id(cpu->base.index, c->cores, c->threads);

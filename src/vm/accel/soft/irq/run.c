@@ -254,7 +254,7 @@ static bool execute(struct soft_cpu *cpu)
 	/* What was delivered may have asked for another look. */
 	if (atomic_load_explicit(&cpu->request, memory_order_relaxed) != 0)
 		return true;
-	return interp_run(cpu);
+	return cpu->soft->jit ? jit_run(cpu) : interp_run(cpu);
 }
 
 /* One round; false when the run ends, for *ret. */
