@@ -64,20 +64,20 @@
 		return a;                                                                          \
 	}
 
-KERNEL(add, "add", "")
-KERNEL(or, "or", "")
-KERNEL(adc, "adc", CARRY_IN)
-KERNEL(sbb, "sbb", CARRY_IN)
-KERNEL(and, "and", "")
-KERNEL(sub, "sub", "")
-KERNEL(xor, "xor", "")
-KERNEL(cmp, "cmp", "")
-KERNEL(test, "test", "")
-KERNEL1(inc, "inc", CARRY_IN)
-KERNEL1(dec, "dec", CARRY_IN)
-KERNEL1(neg, "neg", "")
+KERNEL(do_add, "add", "")
+KERNEL(do_or, "or", "")
+KERNEL(do_adc, "adc", CARRY_IN)
+KERNEL(do_sbb, "sbb", CARRY_IN)
+KERNEL(do_and, "and", "")
+KERNEL(do_sub, "sub", "")
+KERNEL(do_xor, "xor", "")
+KERNEL(do_cmp, "cmp", "")
+KERNEL(do_test, "test", "")
+KERNEL1(do_inc, "inc", CARRY_IN)
+KERNEL1(do_dec, "dec", CARRY_IN)
+KERNEL1(do_neg, "neg", "")
 
-INLINE uint64_t not(unsigned size, uint64_t a, uint64_t b, uint16_t *status)
+INLINE uint64_t do_not(unsigned size, uint64_t a, uint64_t b, uint16_t *status)
 {
 	(void)size;
 	(void)b;
@@ -196,30 +196,30 @@ INLINE void to_memory_locked(struct soft_cpu *cpu, const struct insn *insn, kern
 	FUNCTIONS1_OF_SIZE(name, 1)                                                                \
 	FUNCTIONS1_OF_SIZE(name, 2) FUNCTIONS1_OF_SIZE(name, 4) FUNCTIONS1_OF_SIZE(name, 8)
 
-FUNCTIONS(add, true)
-FUNCTIONS(or, true)
-FUNCTIONS(adc, true)
-FUNCTIONS(sbb, true)
-FUNCTIONS(and, true)
-FUNCTIONS(sub, true)
-FUNCTIONS(xor, true)
-FUNCTIONS(cmp, false)
-FUNCTIONS(test, false)
-FUNCTIONS1(inc)
-FUNCTIONS1(dec)
-FUNCTIONS1(neg)
-FUNCTIONS1(not )
-LOCKS(add)
-LOCKS(or)
-LOCKS(adc)
-LOCKS(sbb)
-LOCKS(and)
-LOCKS(sub)
-LOCKS(xor)
-LOCKS(inc)
-LOCKS(dec)
-LOCKS(neg)
-LOCKS(not )
+FUNCTIONS(do_add, true)
+FUNCTIONS(do_or, true)
+FUNCTIONS(do_adc, true)
+FUNCTIONS(do_sbb, true)
+FUNCTIONS(do_and, true)
+FUNCTIONS(do_sub, true)
+FUNCTIONS(do_xor, true)
+FUNCTIONS(do_cmp, false)
+FUNCTIONS(do_test, false)
+FUNCTIONS1(do_inc)
+FUNCTIONS1(do_dec)
+FUNCTIONS1(do_neg)
+FUNCTIONS1(do_not)
+LOCKS(do_add)
+LOCKS(do_or)
+LOCKS(do_adc)
+LOCKS(do_sbb)
+LOCKS(do_and)
+LOCKS(do_sub)
+LOCKS(do_xor)
+LOCKS(do_inc)
+LOCKS(do_dec)
+LOCKS(do_neg)
+LOCKS(do_not)
 
 enum shape { RR, RM, RI, MR, MI, LOCKED, N_SHAPES };
 
@@ -244,11 +244,11 @@ static const struct {
 	uint16_t op;
 	exec_fn fn[N_SHAPES][4];
 } table[] = {
-	{OP_ADD, ENTRY2_LOCK(add)}, {OP_OR, ENTRY2_LOCK(or)},   {OP_ADC, ENTRY2_LOCK(adc)},
-	{OP_SBB, ENTRY2_LOCK(sbb)}, {OP_AND, ENTRY2_LOCK(and)}, {OP_SUB, ENTRY2_LOCK(sub)},
-	{OP_XOR, ENTRY2_LOCK(xor)}, {OP_CMP, ENTRY2(cmp)},      {OP_TEST, ENTRY2(test)},
-	{OP_INC, ENTRY1(inc)},      {OP_DEC, ENTRY1(dec)},      {OP_NEG, ENTRY1(neg)},
-	{OP_NOT, ENTRY1(not )},
+	{OP_ADD, ENTRY2_LOCK(do_add)}, {OP_OR, ENTRY2_LOCK(do_or)},   {OP_ADC, ENTRY2_LOCK(do_adc)},
+	{OP_SBB, ENTRY2_LOCK(do_sbb)}, {OP_AND, ENTRY2_LOCK(do_and)}, {OP_SUB, ENTRY2_LOCK(do_sub)},
+	{OP_XOR, ENTRY2_LOCK(do_xor)}, {OP_CMP, ENTRY2(do_cmp)},      {OP_TEST, ENTRY2(do_test)},
+	{OP_INC, ENTRY1(do_inc)},      {OP_DEC, ENTRY1(do_dec)},      {OP_NEG, ENTRY1(do_neg)},
+	{OP_NOT, ENTRY1(do_not)},
 };
 
 static enum shape shape_of(const struct insn *insn)

@@ -169,16 +169,23 @@ static void div_any(struct soft_cpu *cpu, const struct insn *insn)
 /* A value of size bytes with its sign. */
 static int64_t with_sign(uint64_t value, unsigned size)
 {
-	unsigned shift = 64 - 8 * size;
-
-	return (int64_t)(value << shift) >> shift;
+	switch (size) {
+	case 1:
+		return (int8_t)value;
+	case 2:
+		return (int16_t)value;
+	case 4:
+		return (int32_t)value;
+	default:
+		return (int64_t)value;
+	}
 }
 
 static void idiv_any(struct soft_cpu *cpu, const struct insn *insn)
 {
 	unsigned size = insn->opsize;
 	int64_t b = with_sign(rm_get(cpu, insn, &insn->operand[0], size), size);
-	s128 dividend, quotient, limit = (s128)1 << (8 * size - 1);
+	s128 dividend, quotient;
 	uint64_t high, low, divisor = b < 0 ? -(uint64_t)b : (uint64_t)b;
 	u128 magnitude;
 
@@ -192,7 +199,7 @@ static void idiv_any(struct soft_cpu *cpu, const struct insn *insn)
 	if (magnitude >> 64 >= divisor)
 		cpu_raise(cpu, VEC_DE);
 	quotient = dividend / b;
-	if (quotient >= limit || quotient < -limit)
+	if (quotient != with_sign((uint64_t)quotient, size))
 		cpu_raise(cpu, VEC_DE);
 	put_quotient(cpu, size, (uint64_t)quotient, (uint64_t)(dividend % b));
 }
@@ -268,8 +275,10 @@ static void aam(struct soft_cpu *cpu, const struct insn *insn)
 {
 	uint8_t al = (uint8_t)cpu->gpr[0], base = (uint8_t)insn->imm;
 
-	if (base == 0)
+	if (base == 0) {
 		cpu_raise(cpu, VEC_DE);
+		return;
+	}
 	gpr_put(cpu, 0, 2, (uint64_t)(al / base) << 8 | al % base);
 	cpu->status = byte_flags(al % base);
 }

@@ -59,10 +59,8 @@ __attribute__((no_sanitize("thread"))) static void copy_bytes(uint8_t *to, const
 		words[0] = *(const volatile uint64_t *)(const volatile void *)from;
 		words[1] = *(const volatile uint64_t *)(const volatile void *)(from + 8);
 		memcpy(to, words, 16);
-		memset(to + 16, 0, BUFFER_BYTES - 16);
 		return;
 	}
-	memset(to, 0, BUFFER_BYTES);
 	for (size_t i = 0; i < n; i++)
 		to[i] = ((const volatile uint8_t *)from)[i];
 }
@@ -412,13 +410,65 @@ static void decode_immediate(struct cursor *c, const struct isa_operand *want,
 	}
 }
 
+/* An operand that ModRM.reg names. false: the register does not exist. */
+static bool decode_reg(const struct cursor *c, const struct isa_operand *want,
+		       struct insn_operand *operand)
+{
+	uint8_t reg = (c->insn->modrm >> 3 & 7) | c->rex_r;
+
+	operand->field = FIELD_REG;
+	switch (want->code) {
+	case ISA_S:
+		set_reg(operand, OPND_SEG, reg & 7);
+		return operand->reg < INSN_N_SEGS;
+	case ISA_C:
+		set_reg(operand, OPND_CR, reg);
+		return CONTROL_REGISTERS >> reg & 1;
+	case ISA_D:
+		set_reg(operand, OPND_DR, reg);
+		return reg < 8;
+	case ISA_P:
+		set_reg(operand, OPND_MMX, reg & 7);
+		break;
+	case ISA_V:
+		set_reg(operand, OPND_VEC, reg);
+		break;
+	default: /* ISA_G */
+		set_gpr(c, operand, reg);
+	}
+	return true;
+}
+
+/* A register that VEX.vvvv, the opcode or an immediate names. */
+static void decode_elsewhere(struct cursor *c, const struct isa_operand *want,
+			     struct insn_operand *operand)
+{
+	struct insn *insn = c->insn;
+
+	switch (want->code) {
+	case ISA_Z:
+		operand->field = FIELD_OPCODE;
+		set_gpr(c, operand, (insn->opcode & 7) | c->rex_b);
+		break;
+	case ISA_H:
+		operand->field = FIELD_VVVV;
+		set_reg(operand, OPND_VEC, insn->vvvv);
+		break;
+	case ISA_B:
+		operand->field = FIELD_VVVV;
+		set_reg(operand, OPND_GPR, insn->vvvv);
+		break;
+	default: /* ISA_L */
+		operand->field = FIELD_IMM;
+		insn->imm = c->bytes[c->at++];
+		set_reg(operand, OPND_VEC, insn->imm >> 4 & (insn->mode == INSN_MODE_64 ? 15 : 7));
+	}
+}
+
 /* false: the register does not exist. */
 static bool decode_operand(struct cursor *c, const struct isa_operand *want,
 			   struct insn_operand *operand)
 {
-	const struct insn *insn = c->insn;
-	uint8_t reg = (insn->modrm >> 3 & 7) | c->rex_r;
-
 	operand->access = want->access;
 	operand->size = size_bytes(c, want->size);
 	switch ((enum isa_code)want->code) {
@@ -434,8 +484,17 @@ static bool decode_operand(struct cursor *c, const struct isa_operand *want,
 		decode_rm(c, want, operand);
 		break;
 	case ISA_G:
-		operand->field = FIELD_REG;
-		set_gpr(c, operand, reg);
+	case ISA_S:
+	case ISA_C:
+	case ISA_D:
+	case ISA_P:
+	case ISA_V:
+		return decode_reg(c, want, operand);
+	case ISA_Z:
+	case ISA_H:
+	case ISA_B:
+	case ISA_L:
+		decode_elsewhere(c, want, operand);
 		break;
 	case ISA_I:
 	case ISA_K:
@@ -443,44 +502,6 @@ static bool decode_operand(struct cursor *c, const struct isa_operand *want,
 	case ISA_A:
 	case ISA_O:
 		decode_immediate(c, want, operand);
-		break;
-	case ISA_Z:
-		operand->field = FIELD_OPCODE;
-		set_gpr(c, operand, (insn->opcode & 7) | c->rex_b);
-		break;
-	case ISA_S:
-		operand->field = FIELD_REG;
-		set_reg(operand, OPND_SEG, reg & 7);
-		return operand->reg < INSN_N_SEGS;
-	case ISA_C:
-		operand->field = FIELD_REG;
-		set_reg(operand, OPND_CR, reg);
-		return CONTROL_REGISTERS >> reg & 1;
-	case ISA_D:
-		operand->field = FIELD_REG;
-		set_reg(operand, OPND_DR, reg);
-		return reg < 8;
-	case ISA_P:
-		operand->field = FIELD_REG;
-		set_reg(operand, OPND_MMX, reg & 7);
-		break;
-	case ISA_V:
-		operand->field = FIELD_REG;
-		set_reg(operand, OPND_VEC, reg);
-		break;
-	case ISA_H:
-		operand->field = FIELD_VVVV;
-		set_reg(operand, OPND_VEC, insn->vvvv);
-		break;
-	case ISA_B:
-		operand->field = FIELD_VVVV;
-		set_reg(operand, OPND_GPR, insn->vvvv);
-		break;
-	case ISA_L:
-		operand->field = FIELD_IMM;
-		set_reg(operand, OPND_VEC,
-			c->bytes[c->at] >> 4 & (insn->mode == INSN_MODE_64 ? 15 : 7));
-		c->insn->imm = c->bytes[c->at++];
 		break;
 	case ISA_ONE:
 		set_reg(operand, OPND_ONE, 0);
@@ -576,7 +597,7 @@ static enum insn_status decode(struct cursor *c, bool vex, cpu_features_t featur
 enum insn_status insn_decode(const uint8_t *bytes, size_t n, enum insn_mode mode, bool vex,
 			     cpu_features_t features, struct insn *ret)
 {
-	struct cursor c;
+	struct cursor c = {.insn = ret, .seg = INSN_N_SEGS};
 	enum insn_status status = INSN_LONG;
 
 	*ret = (struct insn){.form = insn_forms,
@@ -585,11 +606,6 @@ enum insn_status insn_decode(const uint8_t *bytes, size_t n, enum insn_mode mode
 			     .index = INSN_REG_NONE,
 			     .scale = 1};
 	copy_bytes(c.bytes, bytes, n);
-	c.at = 0;
-	c.insn = ret;
-	c.prefix_66 = c.prefix_67 = c.has_imm = false;
-	c.rep = REP_NONE;
-	c.seg = INSN_N_SEGS;
 	if (read_prefixes(&c)) {
 		ret->addrsize = mode == INSN_MODE_64 ? 8 : mode == INSN_MODE_32 ? 4 : 2;
 		if (c.prefix_67)
