@@ -5,15 +5,17 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bits.h"
 #include "vm/devices/line.h"
 
 struct test_ports {
 	struct device dev;
-	struct bus_region value_region, flush_region, irq_region;
+	struct bus_region value_region, flush_region, irq_region, memory_region;
 	uint8_t value[TEST_PORTS_REGISTER_BYTES]; /* [lock] */
 	bool levels[TEST_PORTS_LINES];            /* [lock] */
+	uint8_t memory[TEST_PORTS_MEMORY_BYTES];  /* [lock] */
 };
 
 /* An access that starts inside may end outside: what is outside reads as zero and is not written. */
@@ -51,6 +53,24 @@ static void nothing_write(void *opaque, uint64_t offset, unsigned size, uint64_t
 	(void)value;
 }
 
+static uint64_t memory_read(void *opaque, uint64_t offset, unsigned size)
+{
+	const struct test_ports *tp = opaque;
+	uint64_t value = 0;
+
+	for (unsigned i = 0; i < size && offset + i < TEST_PORTS_MEMORY_BYTES; i++)
+		value |= (uint64_t)tp->memory[offset + i] << (8 * i);
+	return value;
+}
+
+static void memory_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
+{
+	struct test_ports *tp = opaque;
+
+	for (unsigned i = 0; i < size && offset + i < TEST_PORTS_MEMORY_BYTES; i++)
+		tp->memory[offset + i] = (uint8_t)(value >> (8 * i));
+}
+
 static void drive_line(struct test_ports *tp, unsigned gsi, bool level)
 {
 	struct line line = {.gsi = gsi, .level = tp->levels[gsi]};
@@ -67,6 +87,7 @@ static void irq_write(void *opaque, uint64_t offset, unsigned size, uint64_t val
 
 static const struct bus_ops value_ops = {.read = value_read, .write = value_write};
 static const struct bus_ops flush_ops = {.read = nothing_read, .write = nothing_write};
+static const struct bus_ops memory_ops = {.read = memory_read, .write = memory_write};
 static const struct bus_ops irq_ops = {.read = nothing_read, .write = irq_write};
 
 static void test_ports_reset(struct device *dev)
@@ -75,6 +96,7 @@ static void test_ports_reset(struct device *dev)
 
 	for (unsigned i = 0; i < TEST_PORTS_REGISTER_BYTES; i++)
 		tp->value[i] = 0;
+	memset(tp->memory, 0, sizeof(tp->memory));
 	for (unsigned gsi = 0; gsi < TEST_PORTS_LINES; gsi++)
 		drive_line(tp, gsi, false);
 }
@@ -99,6 +121,7 @@ static void test_ports_free(struct device *dev)
 	bus_unmap(dev->env.bus, &tp->value_region);
 	bus_unmap(dev->env.bus, &tp->flush_region);
 	bus_unmap(dev->env.bus, &tp->irq_region);
+	bus_unmap(dev->env.bus, &tp->memory_region);
 	device_fini(dev);
 	free(tp);
 }
@@ -106,9 +129,10 @@ static void test_ports_free(struct device *dev)
 static const struct state_field test_ports_fields[] = {
 	STATE_BYTES(struct test_ports, value),
 	STATE_UINTS(struct test_ports, levels),
+	STATE_BYTES(struct test_ports, memory),
 };
 static const struct state_table test_ports_state = {.name = "test-ports",
-						    .version = 1,
+						    .version = 2,
 						    STATE_FIELDS(test_ports_fields)};
 
 static const struct device_ops test_ports_ops = {
@@ -119,8 +143,8 @@ static const struct device_ops test_ports_ops = {
 	.free = test_ports_free,
 };
 
-static struct bus_region region_of(struct test_ports *tp, const struct bus_ops *ops, uint16_t base,
-				   unsigned ports)
+static struct bus_region region_of(struct test_ports *tp, const struct bus_ops *ops, uint32_t base,
+				   unsigned bytes)
 {
 	return (struct bus_region){
 		.name = tp->dev.id,
@@ -129,7 +153,7 @@ static struct bus_region region_of(struct test_ports *tp, const struct bus_ops *
 		.lock = &tp->dev.lock,
 		.space = BUS_PIO,
 		.base = base,
-		.size = ports,
+		.size = bytes,
 	};
 }
 
@@ -146,15 +170,20 @@ int test_ports_new(const struct device_env *env, const struct test_ports_config 
 		region_of(tp, &value_ops, TEST_PORTS_REGISTER, TEST_PORTS_REGISTER_BYTES);
 	tp->flush_region = region_of(tp, &flush_ops, TEST_PORTS_FLUSH, TEST_PORTS_FLUSH_BYTES);
 	tp->irq_region = region_of(tp, &irq_ops, TEST_PORTS_IRQ, TEST_PORTS_LINES);
+	tp->memory_region = region_of(tp, &memory_ops, TEST_PORTS_MEMORY, TEST_PORTS_MEMORY_BYTES);
+	tp->memory_region.space = BUS_MMIO;
 	r = bus_map(env->bus, &tp->value_region);
 	if (r >= 0)
 		r = bus_map(env->bus, &tp->flush_region);
 	if (r >= 0)
 		r = bus_map(env->bus, &tp->irq_region);
+	if (r >= 0)
+		r = bus_map(env->bus, &tp->memory_region);
 	if (r < 0) {
 		test_ports_free(&tp->dev);
-		return error_set_errno(err, r, "Cannot place %s at ports 0x%x and 0x%x", config->id,
-				       TEST_PORTS_REGISTER, TEST_PORTS_IRQ);
+		return error_set_errno(err, r, "Cannot place %s at ports 0x%x and 0x%x and at 0x%x",
+				       config->id, TEST_PORTS_REGISTER, TEST_PORTS_IRQ,
+				       TEST_PORTS_MEMORY);
 	}
 	*ret = &tp->dev;
 	return 0;

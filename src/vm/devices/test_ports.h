@@ -20,5 +20,9 @@ struct test_ports_config {
 #define TEST_PORTS_IRQ   0x2000u
 #define TEST_PORTS_LINES 24u
 
+/* Memory that is none: each access is the device's, as those that an emulator has to do by itself are. */
+#define TEST_PORTS_MEMORY       0xFF000000u
+#define TEST_PORTS_MEMORY_BYTES 0x10000u
+
 int test_ports_new(const struct device_env *env, const struct test_ports_config *config,
 		   struct device **ret, struct error *err);

@@ -108,6 +108,8 @@ void mem_written(struct soft_cpu *cpu, struct soft_region *region, size_t page, 
 
 void debug_changed(struct soft_cpu *cpu); /* after TF or DR7 changed: cpu->debug, data checks */
 void debug_watch(struct soft_cpu *cpu, uint64_t linear, unsigned size, bool write);
+/* The instruction has loaded TF, and a single step follows it at once when that is set. */
+void debug_step_now(struct soft_cpu *cpu);
 uint64_t debug_read(struct soft_cpu *cpu, unsigned number);
 void debug_write(struct soft_cpu *cpu, unsigned number, uint64_t value);
 #define DR6_BS    (1u << 14)

@@ -71,6 +71,15 @@ void debug_watch(struct soft_cpu *cpu, uint64_t linear, unsigned size, bool writ
 	}
 }
 
+void debug_step_now(struct soft_cpu *cpu)
+{
+	if (!(cpu->rflags & RF_TF))
+		return;
+	cpu->tlbs->hit |= DR6_BS;
+	cpu->debug |= DEBUG_HIT;
+	atomic_fetch_or_explicit(&cpu->request, REQ_SELF, memory_order_relaxed);
+}
+
 static void debug_io(struct soft_cpu *cpu, uint16_t port, unsigned size)
 {
 	for (unsigned i = 0; i < 4; i++)
@@ -122,8 +131,12 @@ void cpu_debug_after(struct soft_cpu *cpu)
 		t->held = bits & 0xF;
 		return;
 	}
-	if (bits)
-		cpu_raise_debug(cpu, bits);
+	if (!bits)
+		return;
+	/* A trap after HLT ends its rest. */
+	if (cpu->mp_state == X86_MP_HALTED)
+		cpu->mp_state = X86_MP_RUNNABLE;
+	cpu_raise_debug(cpu, bits);
 }
 
 /* Does the TSS's bitmap allow all of the ports? (SDM volume 1, section 18.5.2.) */

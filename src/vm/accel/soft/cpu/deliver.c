@@ -304,4 +304,9 @@ void cpu_software_interrupt(struct soft_cpu *cpu, uint8_t vector, bool is_int_n)
 	deliver(cpu, &e);
 	cpu->tlbs->external = false;
 	cpu->tlbs->step_armed = false;
+	if (!exception)
+		return;
+	/* Breakpoints that MOV SS has held back are told with it, in one exception. */
+	cpu->dr6 |= cpu->tlbs->held;
+	cpu->tlbs->held = 0;
 }

@@ -26,7 +26,8 @@ static void enter_flat(struct soft_cpu *cpu, uint16_t cs, uint16_t ss, bool is64
 /* TF as it is afterwards decides whether a single step follows. */
 static void step_as_after(struct soft_cpu *cpu)
 {
-	cpu->tlbs->step_armed = (cpu->rflags & RF_TF) != 0;
+	cpu->tlbs->step_armed = false;
+	debug_step_now(cpu);
 }
 
 static void exec_syscall(struct soft_cpu *cpu, const struct insn *insn)
@@ -76,6 +77,7 @@ static void exec_sysret(struct soft_cpu *cpu, const struct insn *insn)
 	enter_flat(cpu, (uint16_t)((base + (to64 ? 16 : 0)) | 3), (uint16_t)((base + 8) | 3), to64,
 		   3);
 	cpu_mode_changed(cpu);
+	step_as_after(cpu);
 }
 
 static void exec_sysenter(struct soft_cpu *cpu, const struct insn *insn)
@@ -145,6 +147,19 @@ static void exec_write_base(struct soft_cpu *cpu, const struct insn *insn)
 	cpu->seg[seg].base = base;
 }
 
+/* Calls to the hypervisor that CPUID names, by the vendor's own instruction; none is known. (Linux: Documentation/virt/kvm/x86/hypercalls.rst.) */
+#define HYPERCALL_UNKNOWN (-1000LL)
+#define HYPERCALL_DENIED  (-1LL)
+
+static void exec_hypercall(struct soft_cpu *cpu, const struct insn *insn)
+{
+	if ((insn->op == OP_VMMCALL) != cpu_is_amd(cpu))
+		cpu_raise(cpu, VEC_UD);
+	cpu->gpr[0] = (uint64_t)(cpu->cpl == 0 ? HYPERCALL_UNKNOWN : HYPERCALL_DENIED);
+	if (!cpu_is64(cpu))
+		cpu->gpr[0] = (uint32_t)cpu->gpr[0];
+}
+
 exec_fn bind_fast_calls(const struct insn *insn)
 {
 	switch (insn->op) {
@@ -156,6 +171,9 @@ exec_fn bind_fast_calls(const struct insn *insn)
 		return exec_sysenter;
 	case OP_SYSEXIT:
 		return exec_sysexit;
+	case OP_VMCALL:
+	case OP_VMMCALL:
+		return exec_hypercall;
 	case OP_SWAPGS:
 		return exec_swapgs;
 	case OP_RDFSBASE:

@@ -53,24 +53,26 @@ struct msr_constant {
 };
 
 static const struct msr_constant constants[] = {
-	{0x00, 0x01, 0, BOTH, true},                  /* P5 machine check */
-	{0x17, 0x17, 0, INTEL, false},                /* PLATFORM_ID */
-	{0x2A, 0x2A, 0, INTEL, true},                 /* EBL_CR_POWERON */
-	{0x34, 0x34, 0, INTEL, false},                /* SMI_COUNT */
-	{0x3A, 0x3A, 1, INTEL, false},                /* FEATURE_CONTROL: locked */
-	{0xCD, 0xCE, 0, INTEL, false},                /* FSB_FREQ, PLATFORM_INFO */
-	{0x119, 0x119, 0, INTEL, true},               /* BBL_CR_CTL */
-	{0x11E, 0x11E, 0, INTEL, true},               /* BBL_CR_CTL3 */
-	{0x140, 0x140, 0, INTEL, true},               /* MISC_FEATURES_ENABLES */
-	{0x179, 0x17A, 0, BOTH, true},                /* MCG_CAP: no banks; MCG_STATUS */
-	{0x198, 0x199, 0, BOTH, true},                /* PERF_STATUS, PERF_CTL */
-	{0x1DB, 0x1DE, 0, BOTH, false},               /* last branch and exception */
-	{0x1FC, 0x1FC, 0, INTEL, true},               /* POWER_CTL */
-	{0x606, 0x606, 0, BOTH, false},               /* RAPL units and counters */
-	{0x611, 0x611, 0, BOTH, false},               /* package */
-	{0x619, 0x619, 0, BOTH, false},               /* DRAM */
-	{0x639, 0x639, 0, BOTH, false},               /* cores */
-	{0x641, 0x641, 0, BOTH, false},               /* graphics */
+	{0x00, 0x01, 0, BOTH, true},    /* P5 machine check */
+	{0x17, 0x17, 0, INTEL, false},  /* PLATFORM_ID */
+	{0x2A, 0x2A, 0, INTEL, true},   /* EBL_CR_POWERON */
+	{0x34, 0x34, 0, INTEL, false},  /* SMI_COUNT */
+	{0x3A, 0x3A, 1, INTEL, false},  /* FEATURE_CONTROL: locked */
+	{0xCD, 0xCE, 0, INTEL, false},  /* FSB_FREQ, PLATFORM_INFO */
+	{0x119, 0x119, 0, INTEL, true}, /* BBL_CR_CTL */
+	{0x11E, 0x11E, 0, INTEL, true}, /* BBL_CR_CTL3 */
+	{0x140, 0x140, 0, INTEL, true}, /* MISC_FEATURES_ENABLES */
+	{0x179, 0x17A, 0, BOTH, true},  /* MCG_CAP: no banks; MCG_STATUS */
+	{0x198, 0x199, 0, BOTH, true},  /* PERF_STATUS, PERF_CTL */
+	{0x1DB, 0x1DE, 0, BOTH, false}, /* last branch and exception */
+	{0x1FC, 0x1FC, 0, INTEL, true}, /* POWER_CTL */
+	{0x606, 0x606, 0, BOTH, false}, /* RAPL units and counters */
+	{0x611, 0x611, 0, BOTH, false}, /* package */
+	{0x619, 0x619, 0, BOTH, false}, /* DRAM */
+	{0x639, 0x639, 0, BOTH, false}, /* cores */
+	{0x641, 0x641, 0, BOTH, false}, /* graphics */
+	{0xC0010000, 0xC0010007, 0, AMD,
+	 true}, /* the four counters that every AMD processor has: do not count */
 	{0xC0010010, 0xC0010010, 0, AMD, true},       /* SYSCFG */
 	{0xC0010015, 0xC0010015, BIT(24), AMD, true}, /* HWCR: TscFreqSel */
 	{0xC001001F, 0xC0010020, 0, AMD, true},       /* NB_CFG, PATCH_LOADER */
