@@ -1,6 +1,6 @@
 /*
  * `vireo check-host`: what this host has for virtual machines, one line a thing, and what to do about what is missing. It only looks: nothing is
- * loaded, created or changed. What runs a machine at speed is vireo-vmm's to say; it is asked.
+ * loaded, created or changed. Whether KVM runs a machine at speed is vireo-vmm's to say; it is asked. Without KVM the software CPU runs machines.
  */
 #include "cli/cli.h"
 
@@ -149,7 +149,6 @@ static void check_kvm(struct check *c)
 		       "firmware's set-up, or on a virtual host allow nesting");
 	int version;
 
-	c->found->required = true;
 	if (fd < 0)
 		return;
 	version = ioctl(fd, KVM_GET_API_VERSION_NUMBER, 0);
@@ -215,6 +214,29 @@ static void check_speed(struct check *c)
 		text += strlen(prefix);
 	set(c, HOST_MISSING, text);
 	advise(c, "use a host with hardware virtualization of its own");
+}
+
+/* What --accel auto takes, and why. There always is something: the software CPU needs nothing of the host. */
+static void check_accel(struct check *c)
+{
+	struct host_finding speed = {0};
+	struct check inner = {.view = c->view, .found = &speed};
+	char text[sizeof(c->found->detail)];
+
+	c->found->required = true;
+	if (!c->view->vmm) {
+		set(c, HOST_MISSING, "vireo-vmm is not installed, so nothing runs a machine");
+		advise(c, "install vireo-vmm beside this program");
+		return;
+	}
+	check_speed(&inner);
+	if (speed.state == HOST_OK) {
+		set(c, HOST_OK, "auto takes kvm");
+		return;
+	}
+	snprintf(text, sizeof(text), "auto takes soft, the software CPU: %.*s",
+		 (int)sizeof(text) - 48, speed.detail);
+	set(c, HOST_OK, text);
 }
 
 static void check_io_uring(struct check *c)
@@ -330,6 +352,7 @@ static const struct {
 } checks[] = {
 	{"kvm", check_kvm},
 	{"kvm-speed", check_speed},
+	{"accel", check_accel},
 	{"io_uring", check_io_uring},
 	{"passt", check_passt},
 	{"tap", check_tap},

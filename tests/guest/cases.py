@@ -22,9 +22,10 @@ from harness import Failure, Guest, artefact, linux, script
 CASES = []
 
 
-def case(long=False):
+def case(long=False, kvm=False):
+    """kvm: for KVM alone; other accelerators skip it."""
     def register(function):
-        CASES.append((function.__name__.replace("_", "-"), function, long))
+        CASES.append((function.__name__.replace("_", "-"), function, long, kvm))
         return function
     return register
 
@@ -336,7 +337,7 @@ def iperf3_over_tap():
     iperf("")
 
 
-@case(long=True)
+@case(long=True, kvm=True)
 def iperf3_over_vhost_net():
     iperf(",vhost=on")
 

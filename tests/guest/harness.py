@@ -21,8 +21,20 @@ BUILD = pathlib.Path(os.environ.get("VIREO_BUILD", TREE / "build"))
 VMM = BUILD / "vireo-vmm"
 
 
-# Bounds on waits are for a quiet machine with KVM; the lab's emulated host is many times slower.
-SLOW = float(os.environ.get("VIREO_SLOW", "4" if os.environ.get("VIREO_LAB") else "1"))
+# What --accel the machines get; empty: their own default.
+ACCEL = os.environ.get("VIREO_ACCEL", "")
+
+
+def slowness():
+    """Bounds on waits are for a quiet machine with KVM; the lab's emulated host and the software CPU are many times slower."""
+    if "VIREO_SLOW" in os.environ:
+        return float(os.environ["VIREO_SLOW"])
+    if "interpreter" in ACCEL:
+        return 16
+    return 4 if os.environ.get("VIREO_LAB") or ACCEL.startswith("soft") else 1
+
+
+SLOW = slowness()
 
 
 class Failure(Exception):
@@ -105,6 +117,8 @@ class Guest:
     def __init__(self, *args, qmp=False, program=None, serial=True, env=None):
         self.folder = tempfile.TemporaryDirectory(prefix="vireo-guest-")
         command = [*(program or [str(VMM)]), *[str(a) for a in args]]
+        if ACCEL and "--accel" not in command:
+            command += ["--accel", ACCEL]
         self.qmp_path = pathlib.Path(self.folder.name, "qmp")
         if qmp:
             command += ["--qmp", str(self.qmp_path)]

@@ -97,7 +97,9 @@ static void an_empty_host_lacks_everything(void **state)
 
 	inspect(host, NULL);
 	assert_found(host, "kvm", HOST_MISSING, "neither VMX nor SVM");
-	assert_true(find(host, "kvm")->required);
+	assert_false(find(host, "kvm")->required);
+	assert_found(host, "accel", HOST_MISSING, "install vireo-vmm");
+	assert_true(find(host, "accel")->required);
 	assert_found(host, "kvm-speed", HOST_MISSING, "see kvm");
 	assert_found(host, "passt", HOST_MISSING, "install the package passt");
 	assert_found(host, "tap", HOST_MISSING, "modprobe tun");

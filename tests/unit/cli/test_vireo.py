@@ -109,9 +109,12 @@ class Words(Case):
         found = {one["name"]: one for one in json.loads(self.run_vireo("check-host", "--json").stdout)}
         self.assertEqual(found["kvm-speed"]["state"], "missing")
         self.assertEqual(found["kvm-speed"]["detail"], "too slow")
+        self.assertEqual(found["accel"]["state"], "ok")
+        self.assertEqual(found["accel"]["detail"], "auto takes soft, the software CPU: too slow")
         self.fake_vmm('test "$1" = --check-accel\n')
         found = {one["name"]: one for one in json.loads(self.run_vireo("check-host", "--json").stdout)}
         self.assertEqual(found["kvm-speed"]["state"], "ok")
+        self.assertEqual(found["accel"]["detail"], "auto takes kvm")
 
 
 class Start(Case):
