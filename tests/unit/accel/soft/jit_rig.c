@@ -7,7 +7,7 @@
 #define GDT         0x1000u
 #define IDT         0x2000u
 #define TSS         0x3000u
-#define TABLES      0x10000u
+#define TABLES      0x8000u
 #define CODE64      0x08
 #define DATA        0x10
 #define USER_CODE64 (0x18 | 3)
@@ -44,7 +44,7 @@ static void put_tables(struct jr *r)
 	put64(r, TABLES + 0x1000, (TABLES + 0x2000) | present);
 	put64(r, TABLES + 0x2000, (TABLES + 0x3000) | present);
 	put64(r, TABLES + 0x2018, (TABLES + 0x4000) | present);
-	for (unsigned page = 0; page < 512; page++)
+	for (unsigned page = 0; page < JR_RAM / 4096; page++)
 		put64(r, TABLES + 0x3000 + page * 8, (uint64_t)page << 12 | present);
 	for (unsigned page = 0; page < JR_CODE_PAGES; page++)
 		put64(r, TABLES + 0x4000 + page * 8, (JR_CODE + page * 4096u) | present);
@@ -115,7 +115,7 @@ void jr_long(struct jr *r, struct soft_cpu *cpu, unsigned cpl)
 				.selector = cpl != 0 ? USER_DATA : DATA,
 				.attr = cpl != 0 ? 0xc0f3 : 0xc093};
 
-	(void)r;
+	r->cpl = cpl;
 	cpu->mp_state = X86_MP_RUNNABLE;
 	cpu->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG;
 	cpu->cr3 = TABLES;
@@ -148,14 +148,20 @@ void jr_load(struct jr *r, const struct jr_state *state)
 {
 	struct soft_cpu *cpu = r->cpu;
 
+	jr_long(r, cpu, r->cpl);
 	memcpy(cpu->gpr, state->gpr, sizeof(cpu->gpr));
 	cpu->rip = cpu->next_rip = state->rip;
 	cpu->rflags = state->rflags;
 	cpu->status = state->status;
 	memcpy(cpu->fpu, state->fpu, sizeof(cpu->fpu));
 	cpu->cr2 = state->cr2;
-	memcpy(r->ram + JR_DATA, state->data, sizeof(state->data));
-	memcpy(r->ram + JR_STACK - sizeof(state->frame), state->frame, sizeof(state->frame));
+	for (unsigned page = 0; page < JR_RAM; page += 4096) {
+		if (memcmp(r->ram + page, state->ram + page, 4096) == 0)
+			continue;
+		memcpy(r->ram + page, state->ram + page, 4096);
+		code_written(r->soft, cpu, page, 4096);
+	}
+	tlb_flush_all(cpu);
 	atomic_store(&cpu->request, 0);
 }
 
@@ -169,8 +175,7 @@ void jr_save(struct jr *r, struct jr_state *ret)
 	ret->status = cpu->status;
 	memcpy(ret->fpu, cpu->fpu, sizeof(ret->fpu));
 	ret->cr2 = cpu->cr2;
-	memcpy(ret->data, r->ram + JR_DATA, sizeof(ret->data));
-	memcpy(ret->frame, r->ram + JR_STACK - sizeof(ret->frame), sizeof(ret->frame));
+	memcpy(ret->ram, r->ram, JR_RAM);
 }
 
 static bool run(struct jr *r, bool (*fn)(struct soft_cpu *cpu))

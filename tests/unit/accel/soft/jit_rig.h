@@ -9,16 +9,17 @@
 
 #include "vm/accel/soft/jit/jit_int.h"
 
-#define JR_CODE       0x40000u /* 16 pages, linear = physical */
-#define JR_CODE_PAGES 16u
+#define JR_CODE       0x10000u /* 8 pages, linear = physical */
+#define JR_CODE_PAGES 8u
 #define JR_ALIAS      0x600000u /* the same pages */
-#define JR_DATA       0x80000u  /* 16 pages */
+#define JR_DATA       0x20000u  /* 16 pages */
 #define JR_DATA_PAGES 16u
-#define JR_READ_ONLY  0x8c000u /* of them */
-#define JR_ABSENT     0x8d000u
-#define JR_DEVICE     0x8e000u /* leads to no RAM */
-#define JR_STACK      0xb0000u /* of exception handlers; grows down */
-#define JR_HANDLERS   0x30000u /* 256 handlers of 16 bytes: HLT */
+#define JR_READ_ONLY  0x2c000u /* of them */
+#define JR_ABSENT     0x2d000u
+#define JR_DEVICE     0x2e000u /* leads to no RAM */
+#define JR_STACK      0x32000u /* of exception handlers; grows down */
+#define JR_RAM        0x32000u /* all that is mapped, one to one */
+#define JR_HANDLERS   0x4000u  /* 256 handlers of 16 bytes: HLT */
 
 struct jr {
 	struct rig rig;
@@ -26,6 +27,7 @@ struct jr {
 	struct soft_cpu *cpu;
 	uint8_t *ram;
 	bool own_jit;
+	unsigned cpl;
 };
 
 /* What an instruction can change. */
@@ -35,8 +37,7 @@ struct jr_state {
 	uint16_t status;
 	uint8_t fpu[1024];
 	uint64_t cr2;
-	uint8_t data[JR_DATA_PAGES * 4096];
-	uint8_t frame[64]; /* of an exception */
+	uint8_t ram[JR_RAM];
 };
 
 void jr_init(struct jr *r, unsigned n_vcpus);

@@ -136,9 +136,9 @@ static void call_indirect(struct trans *t, const struct insn *insn)
 	/* Saving flags takes S3: first. */
 	trans_flags_clobber(t);
 	indirect_target(t, insn);
-	emit_store(t->e, 8, rm_gs(SLOT_OFF(SLOT_SPILL)), S3);
+	emit_store(t->e, 8, rm_gs(SLOT_OFF(SLOT_VALUE)), S3);
 	call_pushes(t);
-	emit_load(t->e, 8, S1, rm_gs(SLOT_OFF(SLOT_SPILL)));
+	emit_load(t->e, 8, S1, rm_gs(SLOT_OFF(SLOT_VALUE)));
 	jump_to_s1(t, true, false, 0);
 }
 

@@ -37,7 +37,7 @@ static enum trans_how how_native(const struct trans *t, const struct insn *insn)
 		return HOW_EXEC;
 	if (mem != NULL && (mem->size == 0 || !trans_memory_ok(t, insn)))
 		return HOW_EXEC;
-	if (operand_of_kind(insn, OPND_VEC) != NULL || operand_of_kind(insn, OPND_MMX) != NULL)
+	if ((insn->form->attrs & (FORM_SSE | FORM_AVX | FORM_MMX | FORM_X87)) != 0)
 		return HOW_EXEC;
 	/* In 32-bit mode an encoding may mean something else here; these are as they are. */
 	return HOW_COPY;
@@ -123,6 +123,8 @@ enum trans_how trans_how_integer(const struct trans *t, const struct insn *insn)
 		if (insn->operand[1].kind != OPND_IMM && insn->operand[0].kind == OPND_MEM)
 			return HOW_EXEC;
 		return how_native(t, insn);
+	case OP_BSWAP: /* of 16 bits: undefined */
+		return insn->opsize == 2 ? HOW_EXEC : HOW_COPY;
 	case OP_RDTSC:
 		return t->jit->lockstep ? HOW_EXEC : HOW_RDTSC;
 	default:
@@ -373,7 +375,6 @@ static void push(struct trans *t, const struct insn *insn)
 {
 	const struct insn_operand *op = &insn->operand[0];
 	unsigned size = insn->opsize, host;
-	bool spill = t->region[t->i] == 0;
 	struct emit_rm rm;
 
 	if (op->kind == OPND_MEM) {
@@ -382,11 +383,10 @@ static void push(struct trans *t, const struct insn *insn)
 		t->region[t->i] = 0; /* which is the push's */
 		emit_load(t->e, size, S3, trans_memory(t, insn, size, false, false));
 		t->region[t->i] = (uint8_t)region;
-		if (spill)
-			emit_store(t->e, 8, rm_gs(SLOT_OFF(SLOT_SPILL)), S3);
+		/* The stack's check may go to C and come back. */
+		emit_store(t->e, 8, rm_gs(SLOT_OFF(SLOT_VALUE)), S3);
 		rm = trans_stack(t, -(int32_t)size, size, true);
-		if (spill)
-			emit_load(t->e, 8, S3, rm_gs(SLOT_OFF(SLOT_SPILL)));
+		emit_load(t->e, 8, S3, rm_gs(SLOT_OFF(SLOT_VALUE)));
 		emit_store(t->e, size, rm, S3);
 	} else {
 		rm = trans_stack(t, -(int32_t)size, size, true);

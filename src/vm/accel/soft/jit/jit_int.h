@@ -39,6 +39,7 @@ enum jit_slot {
 	SLOT_SITE,        /* struct jit_site or jit_link that C was entered for */
 	SLOT_STACK_LIMIT, /* eight of them: offsets in the page where accesses that span up to 128, 256, ... bytes begin at most; 0: no window */
 	SLOT_SELF = SLOT_STACK_LIMIT + 8, /* the vCPU's address */
+	SLOT_VALUE, /* what an instruction has read while it checks where to write */
 	SLOT_END
 };
 #define STACK_SPAN_STEP 128
@@ -88,10 +89,11 @@ struct jit_site {
 	uint8_t size;
 	bool write;
 	bool aligned;
-	bool end;             /* the block ends with this instruction */
-	bool in_window;       /* the code at resume relies on the stack window */
-	bool window;          /* it is the stack window that misses: for a span of class `size` */
-	int32_t disp;         /* of the access that comes first, from rsp */
+	bool masked;    /* not all of the bytes may be accessed: only C knows where it faults */
+	bool end;       /* the block ends with this instruction */
+	bool in_window; /* the code at resume relies on the stack window */
+	bool window;    /* it is the stack window that misses: for a span of class `size` */
+	int32_t disp;   /* of the access that comes first, from rsp */
 	bool is_call, is_ret; /* a branch to a place that cannot be: what it did to rsp */
 	uint16_t ret_bytes;
 };

@@ -97,6 +97,7 @@ static void memory_tail(struct trans *t, uint8_t *jump, const uint8_t *retry, st
 	site->size = (uint8_t)size;
 	site->write = write;
 	site->aligned = aligned;
+	site->masked = t->in[t->i].op == OP_VMASKMOV_LOAD || t->in[t->i].op == OP_VMASKMOV_STORE;
 	tail->site = site;
 	tail->ea = ea;
 }

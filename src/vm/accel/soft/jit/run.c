@@ -146,7 +146,7 @@ const uint8_t *jit_on_memory(struct soft_cpu *cpu, struct jit_site *site, uint64
 	if (site->window)
 		return on_window(cpu, site, linear);
 	j->counts.memory++;
-	if (!is_canonical(linear) || (linear & 4095) + site->size > 4096 ||
+	if (site->masked || !is_canonical(linear) || (linear & 4095) + site->size > 4096 ||
 	    (site->aligned && (linear & (site->size - 1u)) != 0))
 		return jit_on_exec(cpu, site);
 	entry = tlb_fill(cpu, linear, site->write);
