@@ -52,6 +52,15 @@ static void xadd(struct soft_cpu *cpu, const struct insn *insn)
 	cpu->status = flags_of(size, a, b, true);
 }
 
+/* What a 32-bit CMPXCHG makes of a register that it does not exchange: Intel clears the upper half, AMD leaves it. */
+static uint64_t not_exchanged(uint64_t value)
+{
+	uint64_t other = ~value;
+
+	__asm__("cmpxchgl %k2,%k0" : "+r"(value), "+a"(other) : "r"(other) : "cc");
+	return value;
+}
+
 static void cmpxchg(struct soft_cpu *cpu, const struct insn *insn)
 {
 	unsigned size = insn->opsize;
@@ -61,9 +70,11 @@ static void cmpxchg(struct soft_cpu *cpu, const struct insn *insn)
 
 	if (insn->operand[0].kind != OPND_MEM) {
 		found = reg_get(cpu, &insn->operand[0], size);
-		/* Not exchanged: a 32-bit destination keeps its upper half. */
 		if (found == wanted)
 			reg_put(cpu, &insn->operand[0], size, value);
+		else if (size == 4)
+			cpu->gpr[insn->operand[0].reg] =
+				not_exchanged(cpu->gpr[insn->operand[0].reg]);
 	} else {
 		linear = linear_inline(cpu, insn, size, true);
 		host = mem_host_rw_inline(cpu, linear, size);

@@ -141,35 +141,26 @@ static void popf(struct soft_cpu *cpu, const struct insn *insn)
 
 /* --- frames --- */
 
+/* Frame pointers are copied one after the other, as they may overlap where they go; what a fault leaves written is below the stack pointer. */
 static void enter(struct soft_cpu *cpu, const struct insn *insn)
 {
 	unsigned size = insn->opsize, width = stack_width(cpu), level = insn->imm2 & 31;
-	uint64_t sp = stack_wrap(cpu, cpu->gpr[4] - size), frame = sp;
-	uint64_t bp = cpu->gpr[5], values[33], linear[33];
-	unsigned n = 0;
+	uint64_t sp = stack_wrap(cpu, cpu->gpr[4] - size), frame = sp, bp = cpu->gpr[5];
 
-	values[n] = bp & size_mask(size);
-	linear[n++] = seg_linear(cpu, SEG_SS, sp, size, true);
-	/* Frame pointers of the enclosing levels, and of this one. */
-	for (unsigned i = 1; i < level; i++) {
-		uint64_t from = (bp - i * size) & size_mask(width);
+	mem_write(cpu, seg_linear(cpu, SEG_SS, sp, size, true), size, bp & size_mask(size));
+	/* Those of the enclosing levels, and of this one. */
+	for (unsigned i = 1; i <= level; i++) {
+		uint64_t from = (bp - i * size) & size_mask(width), value = frame;
 
-		values[n] = mem_read(cpu, seg_linear(cpu, SEG_SS, from, size, false), size);
+		if (i < level)
+			value = mem_read(cpu, seg_linear(cpu, SEG_SS, from, size, false), size);
 		sp = stack_wrap(cpu, sp - size);
-		linear[n++] = seg_linear(cpu, SEG_SS, sp, size, true);
+		mem_write(cpu, seg_linear(cpu, SEG_SS, sp, size, true), size,
+			  value & size_mask(size));
 	}
-	if (level > 0) {
-		values[n] = frame & size_mask(size);
-		sp = stack_wrap(cpu, sp - size);
-		linear[n++] = seg_linear(cpu, SEG_SS, sp, size, true);
-	}
-	for (unsigned i = 0; i < n; i++)
-		mem_probe(cpu, linear[i], size, true);
 	sp = stack_wrap(cpu, sp - insn->imm);
 	/* The new top has to be there as well. */
 	mem_probe(cpu, seg_linear(cpu, SEG_SS, sp, size, true), size, true);
-	for (unsigned i = 0; i < n; i++)
-		mem_write(cpu, linear[i], size, values[i]);
 	gpr_put(cpu, 5, size, frame);
 	stack_set(cpu, sp);
 }

@@ -167,16 +167,21 @@ static unsigned shape_of(const struct insn *insn)
 
 /* --- all others --- */
 
-static void check_general(struct soft_cpu *cpu, const struct insn *insn)
+static bool check_general(struct soft_cpu *cpu, const struct insn *insn)
 {
 	uint32_t attrs = insn->form->attrs;
+	bool has_mmx = false;
 
 	if (attrs & FORM_AVX)
 		vec_check_avx(cpu);
 	else if (attrs & FORM_SSE)
 		vec_check_sse(cpu);
-	if (attrs & FORM_MMX)
+	/* CVTPI2PS and CVTPI2PD with memory have nothing to do with MMX. */
+	for (unsigned i = 0; i < insn->n_operands; i++)
+		has_mmx |= insn->operand[i].kind == OPND_MMX;
+	if (has_mmx)
 		mmx_check(cpu);
+	return has_mmx;
 }
 
 static void *register_of(struct soft_cpu *cpu, const struct insn_operand *o)
@@ -208,10 +213,9 @@ static void exec_general(struct soft_cpu *cpu, const struct insn *insn)
 	void *args[4] = {NULL, NULL, NULL, fpu_xmm(cpu, 0)};
 	struct vec_bounce bounce;
 	uint64_t linear = 0;
-	bool has_imm = false;
+	bool has_imm = false, has_mmx = check_general(cpu, insn);
 	vec_thunk thunk;
 
-	check_general(cpu, insn);
 	for (unsigned i = 0; i < insn->n_operands; i++) {
 		const struct insn_operand *o = &insn->operand[i];
 
@@ -232,7 +236,7 @@ static void exec_general(struct soft_cpu *cpu, const struct insn *insn)
 		args[1] = bounce.bytes;
 	}
 	thunk = thunk_of(cpu, insn, has_imm);
-	if (insn->form->attrs & FORM_MMX)
+	if (has_mmx)
 		mmx_enter(cpu);
 	if (insn->form->attrs & FORM_MXCSR)
 		call_mxcsr(cpu, thunk, args);

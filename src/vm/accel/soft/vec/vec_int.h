@@ -78,6 +78,24 @@ static inline uint8_t vec_imm(const struct insn *insn)
 	return insn->n_operands == 4 && last->field == FIELD_IMM ? 0x40 : (uint8_t)insn->imm;
 }
 
+/* VEX.W as the thunk, which runs in 64-bit mode, has to have it: outside of that mode it makes no general register wider. (CVTSI2SS and its
+ * kin, VPCMPESTRM, VPCMPESTRI.) */
+static inline bool vec_w(const struct insn *insn)
+{
+	if (insn->mode == INSN_MODE_64 || !insn->rex_w)
+		return insn->rex_w;
+	switch (insn->map << 8 | insn->opcode) {
+	case 0x12a:
+	case 0x12c:
+	case 0x12d:
+	case 0x360:
+	case 0x361:
+		return false;
+	default:
+		return true;
+	}
+}
+
 /* thunk.c: the code for insn, made when it is missing. Raises #UD where code memory has run out, which the number of encodings forbids. */
 vec_thunk vec_thunk_make(struct soft_cpu *cpu, const struct insn *insn);
 unsigned vec_thunk_slot(const struct insn *insn);
@@ -154,34 +172,45 @@ static inline void vec_check_avx(struct soft_cpu *cpu)
 		vec_refuse_avx(cpu);
 }
 
+/* The offset of insn's memory operand, inline for what 64-bit code does nearly always. */
+static inline uint64_t vec_offset(const struct soft_cpu *cpu, const struct insn *insn)
+{
+	uint64_t offset = (uint64_t)insn->disp;
+
+	if (unlikely_(cpu->mode != INSN_MODE_64 || insn->addrsize != 8 ||
+		      insn->base == INSN_REG_RIP))
+		return insn_offset(cpu, insn);
+	if (insn->base != INSN_REG_NONE)
+		offset += cpu->gpr[insn->base];
+	if (insn->index != INSN_REG_NONE)
+		offset += cpu->gpr[insn->index] * insn->scale;
+	return offset;
+}
+
 /* The linear address of insn's memory operand, checked by segmentation. */
 static inline uint64_t vec_linear(struct soft_cpu *cpu, const struct insn *insn, unsigned size,
 				  bool write)
 {
-	uint64_t offset;
+	return seg_linear_inline(cpu, insn->seg, vec_offset(cpu, insn), size, write);
+}
 
-	if (unlikely_(cpu->mode != INSN_MODE_64 || insn->addrsize != 8 ||
-		      insn->base == INSN_REG_RIP)) {
-		offset = insn_offset(cpu, insn);
-	} else {
-		offset = (uint64_t)insn->disp;
-		if (insn->base != INSN_REG_NONE)
-			offset += cpu->gpr[insn->base];
-		if (insn->index != INSN_REG_NONE)
-			offset += cpu->gpr[insn->index] * insn->scale;
-	}
+/* The same, aligned: #GP(0) comes before what segmentation says. */
+static inline uint64_t vec_linear_multiple(struct soft_cpu *cpu, const struct insn *insn,
+					   unsigned size, unsigned align, bool write)
+{
+	uint64_t offset = vec_offset(cpu, insn);
+
+	if (unlikely_((offset + cpu->seg[insn->seg].base) & (align - 1)))
+		cpu_raise_error(cpu, VEC_GP, 0);
 	return seg_linear_inline(cpu, insn->seg, offset, size, write);
 }
 
-/* The same with the alignment that the form wants. */
+/* With the alignment that the form wants. */
 static inline uint64_t vec_linear_aligned(struct soft_cpu *cpu, const struct insn *insn,
 					  unsigned size, bool write)
 {
-	uint64_t linear = vec_linear(cpu, insn, size, write);
-
-	if (insn->form->attrs & FORM_ALIGN && unlikely_(linear & (size - 1)))
-		cpu_raise_error(cpu, VEC_GP, 0);
-	return linear;
+	return vec_linear_multiple(cpu, insn, size, insn->form->attrs & FORM_ALIGN ? size : 1,
+				   write);
 }
 
 /* Memory to read: in place, or copied to bounce. */

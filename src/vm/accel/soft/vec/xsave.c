@@ -137,17 +137,12 @@ static void exec_fxrstor(struct soft_cpu *cpu, const struct insn *insn)
 static uint64_t begin_xsave(struct soft_cpu *cpu, const struct insn *insn, bool write,
 			    uint64_t *ret_wanted)
 {
-	uint64_t linear;
-
 	if (!(cpu->cr4 & CR4_OSXSAVE))
 		cpu_raise(cpu, VEC_UD);
 	if (cpu->cr0 & CR0_TS)
 		cpu_raise(cpu, VEC_NM);
 	*ret_wanted = ((uint32_t)cpu->gpr[0] | cpu->gpr[2] << 32) & cpu->xcr0 & KNOWN;
-	linear = vec_linear(cpu, insn, FPU_HEADER + 64, write);
-	if (linear & 63)
-		cpu_raise_error(cpu, VEC_GP, 0);
-	return linear;
+	return vec_linear_multiple(cpu, insn, FPU_HEADER + 64, 64, write);
 }
 
 /* Writes components; the area has been probed. */
