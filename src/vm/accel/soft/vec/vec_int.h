@@ -79,7 +79,7 @@ static inline uint8_t vec_imm(const struct insn *insn)
 }
 
 /* VEX.W as the thunk, which runs in 64-bit mode, has to have it: outside of that mode it makes no general register wider. (CVTSI2SS and its
- * kin, VPCMPESTRM, VPCMPESTRI.) */
+ * kin, VPINSRD, VPCMPESTRM, VPCMPESTRI.) */
 static inline bool vec_w(const struct insn *insn)
 {
 	if (insn->mode == INSN_MODE_64 || !insn->rex_w)
@@ -88,6 +88,7 @@ static inline bool vec_w(const struct insn *insn)
 	case 0x12a:
 	case 0x12c:
 	case 0x12d:
+	case 0x322:
 	case 0x360:
 	case 0x361:
 		return false;
