@@ -142,7 +142,7 @@ enum cpu_vector {
  * of a byte is its linear address + addend (modulo 2^64). An entry covers 4 KiB. One array for each kind of access rights: which one is
  * cpu->tlb. Write tags are absent for pages that hold code, are not dirty yet, or are tracked; tags are absent for what is not RAM. --- */
 
-#define TLB_BITS 10
+#define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
 #define TLB_NEVER                                                                                  \
 	0x800ULL /* of no page, nor of an address whose low bits say that it is not aligned */

@@ -46,10 +46,21 @@ struct tlb_array {
 	uint64_t used[TLB_WORDS], global[TLB_WORDS], large[TLB_WORDS]; /* one bit an entry */
 };
 
+/* A page table that a walk has come to: what the levels above it say. (SDM volume 3, section 4.10.3.) */
+struct tlb_table {
+	uint64_t tag; /* linear address >> 21, + 1; 0: none */
+	const uint8_t *host;
+	gpa_t table;
+	bool user, writable, nx;
+};
+
+#define TLB_TABLES 32
+
 struct tlb_space {
-	bool valid;
+	bool valid, ready; /* ready: the arrays have been made */
 	uint16_t pcid;
 	uint64_t last_use;
+	struct tlb_table table[TLB_TABLES];
 	struct tlb_array kind[MEM_N_KINDS];
 };
 
@@ -83,6 +94,11 @@ static inline struct tlb_array *tlb_array(struct soft_cpu *cpu, enum mem_kind ki
 }
 
 void tlb_init(struct soft_tlbs *tlbs);
+/* Where a walk of this address may leave its page table. */
+static inline struct tlb_table *tlb_table(struct soft_cpu *cpu, uint64_t linear)
+{
+	return &cpu->tlbs->space[cpu->tlbs->current].table[(linear >> 21) % TLB_TABLES];
+}
 /* Enters a page. host: of the whole page in this process. can_write: write tag too, rights allowing. */
 void tlb_enter(struct soft_cpu *cpu, uint64_t linear, enum mem_kind kind,
 	       const struct mmu_page *page, const uint8_t *host, bool can_write);

@@ -337,6 +337,19 @@ static void read_clocks(const struct soft_cpu *cpu, uint32_t leaf, uint32_t ret[
 	}
 }
 
+#define MSR_APIC_BASE    0x1Bu
+#define APIC_BASE_ENABLE BIT(11)
+#define FEATURE_EDX_APIC BIT(9)
+
+/* A local APIC that is switched off is not there. */
+static uint32_t apic_hidden(struct soft_cpu *cpu)
+{
+	uint64_t base;
+
+	return irq_rdmsr(cpu, MSR_APIC_BASE, &base) && !(base & APIC_BASE_ENABLE) ? FEATURE_EDX_APIC
+										  : 0;
+}
+
 /* What differs from vCPU to vCPU, and from moment to moment. */
 static void read_own(struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
 {
@@ -348,6 +361,10 @@ static void read_own(struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint
 		ret[1] |= id << 24;
 		if (cpu->cr4 & CR4_OSXSAVE)
 			ret[2] |= BIT(27);
+		ret[3] &= ~apic_hidden(cpu);
+		break;
+	case 0x80000001:
+		ret[3] &= ~apic_hidden(cpu);
 		break;
 	case 0xB:
 	case 0x1F:

@@ -24,7 +24,8 @@ struct walk {
 	unsigned n;
 	gpa_t at[4];
 	uint64_t value[4];
-	unsigned size; /* bytes of an entry */
+	unsigned size;          /* bytes of an entry */
+	struct tlb_table table; /* of the last level; tag 0: there was none */
 };
 
 enum walk_result { WALK_OK, WALK_ABSENT, WALK_RESERVED };
@@ -76,6 +77,37 @@ static bool walk_mark(struct soft_cpu *cpu, const struct walk *w, bool write)
 	return true;
 }
 
+/* The table of the last level, when a walk has been there: the levels above need no look. */
+static const uint8_t *table_known(struct soft_cpu *cpu, uint64_t linear, struct walk *w,
+				  struct mmu_page *page)
+{
+	const struct tlb_table *t = tlb_table(cpu, linear);
+
+	if (t->tag != (linear >> 21) + 1)
+		return NULL;
+	w->table.tag = 0;
+	page->user = t->user;
+	page->writable = t->writable;
+	page->nx = t->nx;
+	w->at[0] = t->table + (linear >> 12 & 511) * 8;
+	return t->host + (linear >> 12 & 511) * 8;
+}
+
+static void table_note(struct soft_cpu *cpu, uint64_t linear, gpa_t table, struct walk *w,
+		       const struct mmu_page *page)
+{
+	w->table = (struct tlb_table){
+		.tag = (linear >> 21) + 1,
+		.host = soft_ram(cpu->soft, table, NULL, NULL),
+		.table = table,
+		.user = page->user,
+		.writable = page->writable,
+		.nx = page->nx,
+	};
+	if (!w->table.host)
+		w->table.tag = 0;
+}
+
 static void leaf_take(struct mmu_page *page, uint64_t entry)
 {
 	page->global = (entry & PTE_G) != 0;
@@ -102,16 +134,24 @@ static uint64_t reserved_at(const struct soft_cpu *cpu, unsigned level, uint64_t
 static enum walk_result walk_wide(struct soft_cpu *cpu, uint64_t linear, gpa_t table,
 				  unsigned level, struct walk *w, struct mmu_page *page)
 {
+	const uint8_t *known = table_known(cpu, linear, w, page);
+
 	w->size = 8;
+	if (known)
+		level = 1;
 	for (;; level--) {
 		unsigned shift = 12 + 9 * (level - 1);
-		gpa_t at = table + (linear >> shift & 511) * 8;
-		uint64_t entry = entry_read(cpu, at, 8);
+		gpa_t at = known ? w->at[0] : table + (linear >> shift & 511) * 8;
+		uint64_t entry = known ? __atomic_load_n((const uint64_t *)(const void *)known,
+							 __ATOMIC_RELAXED)
+				       : entry_read(cpu, at, 8);
 
 		if (!(entry & PTE_P))
 			return WALK_ABSENT;
 		if (entry & reserved_at(cpu, level, entry))
 			return WALK_RESERVED;
+		if (level == 1 && !known)
+			table_note(cpu, linear, table, w, page);
 		w->at[w->n] = at;
 		w->value[w->n++] = entry;
 		page->user &= (entry & PTE_U) != 0;
@@ -175,6 +215,7 @@ static enum walk_result walk_tables(struct soft_cpu *cpu, uint64_t linear, struc
 {
 	*page = (struct mmu_page){.user = true, .writable = true};
 	w->n = 0;
+	w->table.tag = 0;
 	if (cpu_long(cpu))
 		return walk_wide(cpu, linear, cpu->cr3 & ADDRESS_BITS, 4, w, page);
 	if (cpu->cr4 & CR4_PAE) {
@@ -241,6 +282,8 @@ bool mmu_walk(struct soft_cpu *cpu, uint64_t linear, enum mmu_want want, enum me
 		}
 		if (!walk_mark(cpu, &w, want == MMU_WRITE))
 			continue;
+		if (w.table.tag)
+			*tlb_table(cpu, linear) = w.table;
 		ret->dirty |= want == MMU_WRITE;
 		ret->global &= (cpu->cr4 & CR4_PGE) != 0;
 		return true;

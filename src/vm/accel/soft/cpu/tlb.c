@@ -29,14 +29,22 @@ static bool bit_get(const uint64_t *words, unsigned i)
 	return (words[i / 64] >> (i % 64) & 1) != 0;
 }
 
+/* When it is first used: most guests use one address space, or a few. */
+static void space_make(struct tlb_space *space)
+{
+	if (space->ready)
+		return;
+	for (unsigned k = 0; k < MEM_N_KINDS; k++)
+		for (unsigned i = 0; i < TLB_SIZE; i++)
+			entry_clear(&space->kind[k].entry[i]);
+	space->ready = true;
+}
+
 void tlb_init(struct soft_tlbs *tlbs)
 {
 	for (unsigned i = 0; i < TLB_SIZE; i++)
 		entry_clear(&tlbs->never[i]);
-	for (unsigned s = 0; s < TLB_SPACES; s++)
-		for (unsigned k = 0; k < MEM_N_KINDS; k++)
-			for (unsigned i = 0; i < TLB_SIZE; i++)
-				entry_clear(&tlbs->space[s].kind[k].entry[i]);
+	space_make(&tlbs->space[0]);
 	tlbs->space[0].valid = true;
 }
 
@@ -83,6 +91,7 @@ static void space_flush(struct tlb_space *space, bool global)
 {
 	for (unsigned k = 0; k < MEM_N_KINDS; k++)
 		array_flush(&space->kind[k], global);
+	memset(space->table, 0, sizeof(space->table));
 }
 
 /* The page address of an entry in use: at least one of its tags has it. */
@@ -116,6 +125,7 @@ static void space_flush_page(struct tlb_space *space, uint64_t linear, bool glob
 {
 	for (unsigned k = 0; k < MEM_N_KINDS; k++)
 		array_flush_page(&space->kind[k], linear, global);
+	memset(space->table, 0, sizeof(space->table));
 }
 
 static void flush_translated(struct soft_cpu *cpu)
@@ -209,6 +219,7 @@ void tlb_switch(struct soft_cpu *cpu, uint16_t pcid, bool keep)
 				space = &t->space[s];
 		/* Global entries of the space that is given up would be right, but are not needed. */
 		space_flush(space, true);
+		space_make(space);
 		space->valid = true;
 		space->pcid = pcid;
 	} else if (!keep) {
