@@ -15,8 +15,16 @@
 
 #define PAGE_BYTES  4096u
 #define MAX_BLOCK   32u /* instructions */
-#define N_SLOTS     8192u
-#define ARENA_BYTES (8u << 20)
+#define N_SLOTS     32768u
+#define ARENA_BYTES (16u << 20) /* taken from the host as it is filled */
+
+struct block;
+
+/* Where execution went on behind a block, and what was found there. */
+struct link {
+	uint64_t rip;
+	struct block *to;
+};
 
 struct block {
 	const uint8_t *host; /* of the first byte */
@@ -25,6 +33,9 @@ struct block {
 	uint16_t bytes;
 	uint8_t n, mode;
 	bool vex;
+	bool near; /* ends without anything that could change how code is mapped */
+	uint8_t next_link;
+	struct link link[2];
 	struct insn insn[];
 };
 
@@ -160,6 +171,25 @@ static struct block *block_new(struct soft_cpu *cpu)
 	return (struct block *)(void *)(interp->arena + interp->used);
 }
 
+static bool is_near(const struct insn *insn)
+{
+	switch (insn->op) {
+	case OP_JCC:
+	case OP_JMP:
+	case OP_JMP_IND:
+	case OP_CALL:
+	case OP_CALL_IND:
+	case OP_RET:
+	case OP_LOOP:
+	case OP_LOOPE:
+	case OP_LOOPNE:
+	case OP_JCXZ:
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* Decodes up to what ends a block. */
 static void block_fill(struct soft_cpu *cpu, struct block *block, unsigned rest)
 {
@@ -174,8 +204,10 @@ static void block_fill(struct soft_cpu *cpu, struct block *block, unsigned rest)
 		insn->exec = exec_bind(insn);
 		block->n++;
 		block->bytes += insn->length;
-		if (insn->form->attrs & (FORM_BRANCH | FORM_END))
+		if (insn->form->attrs & (FORM_BRANCH | FORM_END)) {
+			block->near = is_near(insn);
 			return;
+		}
 	}
 }
 
@@ -194,6 +226,7 @@ static struct block *block_build(struct soft_cpu *cpu, uint64_t linear)
 		.host = page + linear % PAGE_BYTES,
 		.mode = cpu->mode,
 		.vex = cpu->vex_ok,
+		.near = true,
 		.generation = code_generation_ref(cpu->soft, gpa),
 		.expected = code_watch(cpu, gpa),
 	};
@@ -205,37 +238,78 @@ static struct block *block_build(struct soft_cpu *cpu, uint64_t linear)
 	return block;
 }
 
-INLINE struct block *block_find(struct soft_cpu *cpu)
+/* Is the block what would be decoded now, of the bytes where they are in this process? */
+INLINE bool is_good(const struct soft_cpu *cpu, const struct block *block)
+{
+	return block->mode == cpu->mode && block->vex == cpu->vex_ok &&
+	       atomic_load_explicit(block->generation, memory_order_acquire) == block->expected;
+}
+
+/* Where the bytes at a linear address are, when the TLB knows. */
+INLINE const uint8_t *code_host(const struct soft_cpu *cpu, uint64_t linear)
+{
+	const struct tlb_entry *e = &cpu->tlb[tlb_index(linear)];
+
+	if (__builtin_expect(e->exec != (linear & ~(uint64_t)(PAGE_BYTES - 1)), 0))
+		return NULL;
+	return (const uint8_t *)(uintptr_t)(linear + e->addend);
+}
+
+INLINE bool is_same_page(uint64_t a, uint64_t b)
+{
+	return (a ^ b) < PAGE_BYTES;
+}
+
+static struct block *block_find(struct soft_cpu *cpu)
 {
 	uint64_t linear = code_linear(cpu, cpu->rip);
-	const struct tlb_entry *e = &cpu->tlb[tlb_index(linear)];
+	const uint8_t *host = code_host(cpu, linear);
 	struct block *block;
 
-	if (__builtin_expect(e->exec == (linear & ~(uint64_t)(PAGE_BYTES - 1)), 1)) {
-		const uint8_t *host = (const uint8_t *)(uintptr_t)(linear + e->addend);
-
+	if (host) {
 		block = cpu->interp->slot[slot_of(host)];
-		if (__builtin_expect(block && block->host == host && block->mode == cpu->mode &&
-					     block->vex == cpu->vex_ok &&
-					     atomic_load_explicit(block->generation,
-								  memory_order_acquire) ==
-						     block->expected,
-				     1))
+		if (block && block->host == host && is_good(cpu, block))
 			return block;
 	}
 	return block_build(cpu, linear);
 }
 
+/* Behind a block that was executed at `from`, by way of its links. */
+INLINE struct block *block_after(struct soft_cpu *cpu, const struct block *block, uint64_t from)
+{
+	uint64_t rip = cpu->rip;
+	struct block *next;
+
+	if (block->link[0].rip == rip)
+		next = block->link[0].to;
+	else if (block->link[1].rip == rip)
+		next = block->link[1].to;
+	else
+		return NULL;
+	if (!next || !is_good(cpu, next))
+		return NULL;
+	/* In the same page, it is mapped as that was. */
+	if (block->near && is_same_page((uintptr_t)next->host, (uintptr_t)block->host) &&
+	    is_same_page(code_linear(cpu, rip), code_linear(cpu, from)))
+		return next;
+	return code_host(cpu, code_linear(cpu, rip)) == next->host ? next : NULL;
+}
+
 static void block_run(struct soft_cpu *cpu, const struct block *block)
 {
 	const struct insn *insn = block->insn, *end = insn + block->n;
+	uint64_t rip = cpu->rip;
 
-	do {
-		cpu->next_rip = cpu->rip + insn->length;
+	for (;;) {
+		cpu->rip = rip;
+		rip += insn->length;
+		cpu->next_rip = rip;
 		insn->exec(cpu, insn);
-		cpu->rip = cpu->next_rip;
 		insn++;
-	} while (insn < end && atomic_load_explicit(&cpu->request, memory_order_relaxed) == 0);
+		if (insn == end || atomic_load_explicit(&cpu->request, memory_order_relaxed) != 0)
+			break;
+	}
+	cpu->rip = cpu->next_rip;
 	cpu->interp->count += (uint64_t)(insn - block->insn);
 }
 
@@ -245,22 +319,48 @@ static bool is_special(const struct soft_cpu *cpu)
 	return cpu->shadow || cpu->debug || (cpu->rflags & RF_RF);
 }
 
+/* Does the code segment end inside of the block? */
+INLINE bool is_beyond_limit(const struct soft_cpu *cpu, const struct block *block)
+{
+	return cpu->mode != INSN_MODE_64 && cpu->rip + block->bytes - 1 > cpu->seg[SEG_CS].limit;
+}
+
+/* Finds what is behind a block, or anywhere, and remembers it there. */
+static struct block *block_search(struct soft_cpu *cpu, struct block *behind)
+{
+	uint64_t used = cpu->interp->used;
+	struct block *block = block_find(cpu);
+
+	/* A lower mark: everything before was forgotten, the block behind too. */
+	if (block && behind && cpu->interp->used >= used) {
+		struct link *link = &behind->link[behind->next_link];
+
+		behind->next_link ^= 1;
+		*link = (struct link){.rip = cpu->rip, .to = block};
+	}
+	return block;
+}
+
 static void run(struct soft_cpu *cpu)
 {
-	do {
-		const struct block *block = NULL;
+	struct block *block = NULL, *next;
+	uint64_t from = 0;
 
+	do {
 		if (__builtin_expect(is_special(cpu), 0)) {
 			cpu->shadow = false;
 			interp_step(cpu);
+			block = NULL;
 			continue;
 		}
-		block = block_find(cpu);
-		if (!block || (cpu->mode != INSN_MODE_64 &&
-			       cpu->rip + block->bytes - 1 > cpu->seg[SEG_CS].limit)) {
+		next = block ? block_after(cpu, block, from) : NULL;
+		block = next ? next : block_search(cpu, block);
+		if (!block || is_beyond_limit(cpu, block)) {
 			interp_step(cpu);
+			block = NULL;
 			continue;
 		}
+		from = cpu->rip;
 		block_run(cpu, block);
 		wrap_rip(cpu);
 	} while (atomic_load_explicit(&cpu->request, memory_order_relaxed) == 0);
