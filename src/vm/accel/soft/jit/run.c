@@ -189,7 +189,7 @@ static struct jit_block *look_up(struct soft_cpu *cpu, unsigned key)
 	do {
 		page = jit_cache_page(jit, gpa, generation);
 		block = page == NULL ? NULL : jit_translate(jit, cpu, page, bytes, off, key);
-	} while (block == NULL && jit_cache_turn(jit));
+	} while (block == NULL && (page == NULL || jit->is_full) && jit_cache_turn(jit));
 	pthread_mutex_unlock(&jit->lock);
 	return block;
 }
