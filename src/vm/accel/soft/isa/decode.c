@@ -460,8 +460,9 @@ static void decode_elsewhere(struct cursor *c, const struct isa_operand *want,
 		break;
 	default: /* ISA_L */
 		operand->field = FIELD_IMM;
-		insn->imm = c->bytes[c->at++];
-		set_reg(operand, OPND_VEC, insn->imm >> 4 & (insn->mode == INSN_MODE_64 ? 15 : 7));
+		/* Outside 64-bit mode the highest bit is ignored; who encodes it again does not. */
+		insn->imm = c->bytes[c->at++] & (insn->mode == INSN_MODE_64 ? 0xff : 0x7f);
+		set_reg(operand, OPND_VEC, insn->imm >> 4 & 15);
 	}
 }
 
@@ -568,6 +569,9 @@ static enum insn_status decode(struct cursor *c, bool vex, cpu_features_t featur
 	if (!c->line)
 		return INSN_BAD;
 	insn->form = &insn_forms[c->line->form];
+	/* Outside 64-bit mode, VEX.W makes no general register wider: what else it may do, the line says. */
+	if (insn->mode != INSN_MODE_64 && !(c->line->mask >> ISA_STATE_W & 1))
+		insn->rex_w = false;
 	insn->op = insn->form->op;
 	c->is_memory = group->modrm && insn->modrm < 0xc0 && !(c->line->flags & ISA_LINE_ANYMOD);
 	if (!is_allowed(c))

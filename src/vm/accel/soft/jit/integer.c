@@ -105,9 +105,13 @@ enum trans_how trans_how_integer(const struct trans *t, const struct insn *insn)
 		return how_branch(t, insn, HOW_JRCXZ);
 	case OP_LOOP:
 		return how_branch(t, insn, HOW_LOOP);
+	case OP_MULX:
+		/* Both halves into one register: the upper one stays. */
+		if (insn->operand[0].reg == insn->operand[1].reg)
+			return HOW_EXEC;
+		return how_native(t, insn);
 	case OP_MUL:
 	case OP_IMUL1:
-	case OP_MULX:
 		return how_native(t, insn);
 	case OP_DIV:
 	case OP_IDIV:

@@ -25,8 +25,9 @@ bool trans_memory_ok(const struct trans *t, const struct insn *insn)
 	if (insn->base == INSN_REG_RIP)
 		return insn->disp >= INT32_MIN / 2 && insn->disp <= INT32_MAX / 2 &&
 		       insn->addrsize == 8 && insn->index == INSN_REG_NONE;
+	/* Through CS, nothing can be written. */
 	if ((t->key & KEY_32) != 0)
-		return insn->seg != SEG_FS && insn->seg != SEG_GS;
+		return insn->seg != SEG_FS && insn->seg != SEG_GS && insn->seg != SEG_CS;
 	return insn->disp >= INT32_MIN && insn->disp <= INT32_MAX;
 }
 

@@ -38,6 +38,9 @@ enum trans_how trans_how_vector(const struct trans *t, const struct insn *insn)
 		return HOW_EXEC;
 	if ((insn->form->attrs & FORM_AVX) != 0 && (t->key & KEY_AVX) == 0)
 		return HOW_EXEC;
+	/* Outside 64-bit mode these leave registers 8 to 15 alone. */
+	if ((t->key & KEY_32) != 0 && (insn->op == OP_VZEROUPPER || insn->op == OP_VZEROALL))
+		return HOW_EXEC;
 	for (unsigned n = 0; n < insn->n_operands; n++) {
 		const struct insn_operand *op = &insn->operand[n];
 

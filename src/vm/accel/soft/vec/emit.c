@@ -148,7 +148,7 @@ static void put_insn(struct emitter *e)
 	}
 	if (insn->encoding == ENC_VEX) {
 		PUT(e, 0xc4, 0xe0 | insn->map,
-		    (uint8_t)(vec_w(insn) << 7 | (~vvvv & 15) << 3 | insn->vex_l << 2 | insn->pp),
+		    (uint8_t)(insn->rex_w << 7 | (~vvvv & 15) << 3 | insn->vex_l << 2 | insn->pp),
 		    insn->opcode, modrm);
 	} else {
 		put_prefix(e);

@@ -25,7 +25,7 @@ unsigned vec_thunk_slot(const struct insn *insn)
 {
 	unsigned variant = insn->form->attrs & FORM_X87 ? insn->modrm & 7
 							: (unsigned)(insn->modrm >= 0xc0) << 2 |
-								  insn->vex_l << 1 | vec_w(insn);
+								  insn->vex_l << 1 | insn->rex_w;
 
 	return insn->form->id * THUNK_VARIANTS + variant;
 }

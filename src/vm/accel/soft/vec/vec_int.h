@@ -78,25 +78,6 @@ static inline uint8_t vec_imm(const struct insn *insn)
 	return insn->n_operands == 4 && last->field == FIELD_IMM ? 0x40 : (uint8_t)insn->imm;
 }
 
-/* VEX.W as the thunk, which runs in 64-bit mode, has to have it: outside of that mode it makes no general register wider. (CVTSI2SS and its
- * kin, VPINSRD, VPCMPESTRM, VPCMPESTRI.) */
-static inline bool vec_w(const struct insn *insn)
-{
-	if (insn->mode == INSN_MODE_64 || !insn->rex_w)
-		return insn->rex_w;
-	switch (insn->map << 8 | insn->opcode) {
-	case 0x12a:
-	case 0x12c:
-	case 0x12d:
-	case 0x322:
-	case 0x360:
-	case 0x361:
-		return false;
-	default:
-		return true;
-	}
-}
-
 /* thunk.c: the code for insn, made when it is missing. Raises #UD where code memory has run out, which the number of encodings forbids. */
 vec_thunk vec_thunk_make(struct soft_cpu *cpu, const struct insn *insn);
 unsigned vec_thunk_slot(const struct insn *insn);
