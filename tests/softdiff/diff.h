@@ -32,6 +32,14 @@
 #define FLAGS_DF     0x400u
 #define FLAGS_ALWAYS 0x202u
 
+/* Who executes on the software side. */
+enum engine {
+	ENGINE_STEP, /* the interpreter, an instruction at a time */
+	ENGINE_INTERPRET,
+	ENGINE_TRANSLATE,
+	N_ENGINES
+};
+
 struct diff_state {
 	_Alignas(64) uint8_t fpu[1024]; /* standard XSAVE format */
 	uint64_t gpr[16];
@@ -86,14 +94,16 @@ const uint8_t *native_window(void);
 void native_run(const struct diff_case *c, struct diff_outcome *ret);
 
 /* --- guest.c --- */
-int guest_init(void);
+int guest_init(enum engine engine);
 cpu_features_t guest_features(void);
 void guest_poke(uint64_t linear, const void *from, size_t n);
 const uint8_t *guest_window(void);
-void guest_run(const struct diff_case *c, struct diff_outcome *ret);
+
+/* --- engine.c --- */
+void guest_run(const struct diff_case *c, enum engine engine, struct diff_outcome *ret);
 
 /* --- compare.c --- */
 /* true: alike. Otherwise says into f what differs (f may be NULL). */
 bool compare(const struct diff_case *c, const struct diff_outcome *native,
-	     const struct diff_outcome *guest, FILE *f);
+	     const struct diff_outcome *software, enum engine engine, FILE *f);
 void print_case(FILE *f, const struct diff_case *c);

@@ -1,5 +1,5 @@
 /*
- * softdiff [--seconds N] [--cases N] [--seed N] [--form WORD] [--mode 32|64] [--insns N] [--keep N] [--table]: runs random cases natively and on
+ * softdiff [--seconds N] [--cases N] [--seed N] [--form WORD] [--mode 32|64] [--insns N] [--engine step|interpret|translate] [--keep N] [--table]: runs random cases natively and on
  * the software CPU until time or number are up, and says what differs. Exit status 1 when something does. --check is what the build's tests run: some
  * cases that are always the same, and as many that never were before.
  *
@@ -16,7 +16,7 @@
 #include "softdiff/diff.h"
 
 #define MAX_FORMS   4096
-#define CHECK_CASES 100000 /* two seconds */
+#define CHECK_CASES 40000 /* a second */
 
 struct options {
 	uint64_t cases, seed;
@@ -25,7 +25,10 @@ struct options {
 	unsigned keep; /* differences to show for each form */
 	bool table, mode_32, check;
 	unsigned max_insns;
+	enum engine engine;
 };
+
+static const char *const engine_names[N_ENGINES] = {"step", "interpret", "translate"};
 
 /* Shared between the worker and who started it. */
 struct progress {
@@ -115,6 +118,8 @@ static bool make_case(struct rng *r, const struct options *o, const unsigned *fo
 		    insn->op == OP_POPF)
 			break;
 	}
+	if (o->mode_32)
+		c->before.gpr[4] = (uint32_t)c->before.gpr[4];
 	return c->n;
 }
 
@@ -159,13 +164,13 @@ static void run_case(const struct options *o, struct progress *p)
 
 	p->running = true;
 	native_run(c, &native);
-	guest_run(c, &guest);
+	guest_run(c, o->engine, &guest);
 	p->running = false;
 	agree_on_mxcsr_mask(c);
 	p->by_form[form]++;
 	if (native.vector >= 0 && native.vector != 3)
 		p->faulted[form]++;
-	if (compare(c, &native, &guest, NULL)) {
+	if (compare(c, &native, &guest, o->engine, NULL)) {
 		if (memcmp(native_window(), guest_window(), WINDOW_SIZE) != 0)
 			resynchronise();
 		return;
@@ -174,7 +179,7 @@ static void run_case(const struct options *o, struct progress *p)
 	if (p->wrong[form]++ < o->keep) {
 		printf("seed %llu: ", (unsigned long long)p->seed);
 		print_case(stdout, c);
-		compare(c, &native, &guest, stdout);
+		compare(c, &native, &guest, o->engine, stdout);
 		fflush(stdout);
 	}
 	resynchronise();
@@ -186,7 +191,7 @@ static int work(const struct options *o, struct progress *p)
 	double end = seconds_now() + o->seconds;
 	unsigned n_forms;
 
-	if (gen_init() < 0 || guest_init() < 0 || native_init() < 0) {
+	if (gen_init() < 0 || guest_init(o->engine) < 0 || native_init() < 0) {
 		fprintf(stderr, "softdiff: cannot set up: %s\n", strerror(errno));
 		return 2;
 	}
@@ -268,9 +273,19 @@ static void print_summary(const struct options *o, const struct progress *p, dou
 		there++;
 		tested += p->by_form[i] != 0;
 	}
-	printf("softdiff: seed %llu: %llu cases, %.0f a second, %u of %u forms; %llu differ\n",
-	       (unsigned long long)o->seed, (unsigned long long)p->cases,
+	printf("softdiff: %s, seed %llu: %llu cases, %.0f a second, %u of %u forms; %llu differ\n",
+	       engine_names[o->engine], (unsigned long long)o->seed, (unsigned long long)p->cases,
 	       (double)p->cases / seconds, tested, there, (unsigned long long)p->differences);
+}
+
+static bool parse_engine(const char *name, enum engine *ret)
+{
+	for (unsigned i = 0; i < N_ENGINES; i++)
+		if (!strcmp(name, engine_names[i])) {
+			*ret = (enum engine)i;
+			return true;
+		}
+	return false;
 }
 
 static bool parse_options(int argc, char **argv, struct options *o)
@@ -295,7 +310,10 @@ static bool parse_options(int argc, char **argv, struct options *o)
 			o->form = value;
 		else if (!strcmp(argv[i - 1], "--mode"))
 			o->mode_32 = !strcmp(value, "32");
-		else if (!strcmp(argv[i - 1], "--keep"))
+		else if (!strcmp(argv[i - 1], "--engine")) {
+			if (!parse_engine(value, &o->engine))
+				return false;
+		} else if (!strcmp(argv[i - 1], "--keep"))
 			o->keep = (unsigned)strtoull(value, NULL, 0);
 		else if (!strcmp(argv[i - 1], "--insns"))
 			o->max_insns = (unsigned)strtoull(value, NULL, 0);
@@ -332,7 +350,7 @@ int main(int argc, char **argv)
 	if (!parse_options(argc, argv, &o)) {
 		fprintf(stderr,
 			"usage: softdiff [--cases N] [--seconds N] [--seed N] [--form NAME] [--mode 32|64] "
-			"[--insns 1..8] [--keep N] [--table] [--check]\n");
+			"[--insns 1..8] [--engine step|interpret|translate] [--keep N] [--table] [--check]\n");
 		return 2;
 	}
 	if (!o.check)
