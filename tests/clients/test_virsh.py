@@ -92,8 +92,9 @@ class Virsh(unittest.TestCase):
         self.daemon.define("two", uuid=identity, inside=f"""<vcpu>2</vcpu><title>a title</title><devices>
           <console type='pty'/><disk type='file'><source file='{disk}'/><target dev='vda'/></disk></devices>""")
         self.virsh("start", "two")
-        self.assertEqual(self.virsh("dominfo", "two").splitlines()[:12:11], ["Id:             1", "Security model: none"])
-        self.assertRegex(self.virsh("dominfo", "two"), r"CPU\(s\): +2\n")
+        facts = self.virsh("dominfo", "two")
+        self.assertRegex(facts, rf"^Id: +1\nName: +two\nUUID: +{identity}\nOS Type: +hvm\nState: +running\nCPU\(s\): +2\n")
+        self.assertRegex(facts, r"Persistent: +yes\nAutostart: +disable\nManaged save: +no\nSecurity model: none")
         self.assertRegex(self.virsh("vcpuinfo", "two"), r"VCPU: +1\nCPU: +\d+\nState: +running")
         self.says("a title", "desc", "--title", "two")
         self.assertRegex(self.virsh("domblklist", "two"), r"vda +" + re.escape(str(disk)))

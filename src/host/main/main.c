@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "host/domain/domain.h"
 #include "host/main/main_int.h"
+#include "host/storage/storage.h"
 #include "host/system/caps.h"
 #include "host/system/work.h"
 
@@ -29,6 +30,7 @@ struct daemon {
 	struct loop *loop;
 	struct loop_fd signals;
 	struct domain_set *domains;
+	struct storage_set *storage;
 	struct caps *caps;
 	struct rpc_host host;
 	struct rpc_server *server;
@@ -142,10 +144,13 @@ static int daemon_open(struct daemon *daemon, struct error *err)
 		r = caps_new(options->vmm, &daemon->caps, err);
 	if (r >= 0)
 		r = domain_set_new(daemon->loop, &config, &daemon->domains, err);
+	if (r >= 0)
+		r = storage_set_new(daemon->loop, options->config_dir, &daemon->storage, err);
 	if (r < 0)
 		return r;
 	daemon->host = (struct rpc_host){
 		.domains = daemon->domains,
+		.storage = daemon->storage,
 		.caps = daemon->caps,
 		.uri = options->session ? "qemu:///session" : "qemu:///system",
 	};
@@ -164,6 +169,7 @@ static void daemon_close(struct daemon *daemon)
 	rpc_server_free(daemon->server);
 	if (daemon->server)
 		sockets_remove(&daemon->options);
+	storage_set_free(daemon->storage);
 	domain_set_free(daemon->domains);
 	caps_free(daemon->caps);
 	if (daemon->signals.loop) {
@@ -185,6 +191,7 @@ static int serve(struct daemon *daemon, struct error *err)
 		daemon->probe.run = probe_run;
 		daemon->probe.done = probe_done;
 		work_submit(daemon->pool, &daemon->probe);
+		storage_set_autostart(daemon->storage);
 		domain_set_autostart(daemon->domains);
 		log_info("serving at %s", daemon->options.socket_dir);
 		loop_run(daemon->loop);

@@ -54,8 +54,8 @@ void rpc_call_free(struct rpc_call *call)
 		xdr_free(call->proc->ret, call->ret);
 		free(call->ret);
 	}
-	if (call->domain)
-		domain_unref(call->domain);
+	domain_unref(call->domain);
+	storage_unref(call->pool);
 	free(call);
 }
 

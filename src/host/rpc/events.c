@@ -13,7 +13,9 @@
 
 /* libvirt's event ids and the procedures of their messages. */
 enum { EVENT_ID_LIFECYCLE = 0, EVENT_ID_REBOOT = 1, N_DOMAIN_EVENT_IDS = 27 };
+enum { EVENT_ID_REFRESH = 1 }; /* of pools */
 enum { PROC_EVENT_LIFECYCLE = 318, PROC_EVENT_REBOOT = 319 };
+enum { PROC_POOL_LIFECYCLE = 370, PROC_POOL_REFRESHED = 373 };
 
 struct rpc_callback {
 	struct rpc_callback *next;
@@ -120,13 +122,54 @@ static void events_hear(struct domain_listener *listener, const struct domain_ev
 	}
 }
 
+static void send_pool_event(struct rpc_client *client, const struct rpc_callback *callback,
+			    const struct storage_pool *pool, enum storage_event event)
+{
+	struct rpc_header header = {
+		.program = RPC_PROGRAM_REMOTE,
+		.version = RPC_VERSION,
+		.type = RPC_MESSAGE,
+	};
+	w_pool handle = {.name = pool->def->name};
+
+	memcpy(handle.uuid, pool->def->uuid, sizeof(handle.uuid));
+	if (event == STORAGE_REFRESHED) {
+		w_pool_refreshed msg = {callback->number, handle};
+
+		header.procedure = PROC_POOL_REFRESHED;
+		rpc_client_send(client, &header, (xdrproc_t)xdr_w_pool_refreshed, &msg);
+	} else {
+		w_pool_event msg = {callback->number, handle, event, 0};
+
+		header.procedure = PROC_POOL_LIFECYCLE;
+		rpc_client_send(client, &header, (xdrproc_t)xdr_w_pool_event, &msg);
+	}
+}
+
+static void pools_hear(struct storage_listener *listener, const struct storage_pool *pool,
+		       enum storage_event event)
+{
+	struct rpc_server *server = container_of(listener, struct rpc_server, pool_events);
+	int id = event == STORAGE_REFRESHED ? EVENT_ID_REFRESH : EVENT_ID_LIFECYCLE;
+
+	for (struct rpc_client *client = server->clients; client; client = client->next)
+		for (const struct rpc_callback *callback = client->callbacks; callback;
+		     callback = callback->next)
+			if (callback->family == RPC_EVENTS_POOL && callback->event == id &&
+			    (!callback->one || memcmp(callback->uuid, pool->def->uuid, 16) == 0))
+				send_pool_event(client, callback, pool, event);
+}
+
 void rpc_events_init(struct rpc_server *server)
 {
 	server->events.fn = events_hear;
 	domain_listen(server->host->domains, &server->events);
+	server->pool_events.fn = pools_hear;
+	storage_listen(server->host->storage, &server->pool_events);
 }
 
 void rpc_events_fini(struct rpc_server *server)
 {
 	domain_unlisten(server->host->domains, &server->events);
+	storage_listen(server->host->storage, NULL);
 }

@@ -1,7 +1,7 @@
 /* Registering for events, one pair of procedures a family. Loop's thread. */
 #include "host/rpc/procs_int.h"
 
-/* `only`: the object that the client wants to hear of, if it named one; its UUID matters for machines alone. */
+/* `only`: the object that the client wants to hear of, if it named one; its UUID matters for machines and pools. */
 static int add(struct rpc_call *call, enum rpc_event_family family, int event, const uint8_t *only,
 	       void *ret, struct error *err)
 {
@@ -40,8 +40,10 @@ int rpc_network_events_deregister(struct rpc_call *call, void *args, void *ret, 
 
 int rpc_pool_events_register(struct rpc_call *call, void *args, void *ret, struct error *err)
 {
-	return add(call, RPC_EVENTS_POOL, ((const w_event_register_pool *)args)->event, NULL, ret,
-		   err);
+	const w_event_register_pool *a = args;
+
+	return add(call, RPC_EVENTS_POOL, a->event, a->pool ? (const uint8_t *)a->pool->uuid : NULL,
+		   ret, err);
 }
 
 int rpc_pool_events_deregister(struct rpc_call *call, void *args, void *ret, struct error *err)

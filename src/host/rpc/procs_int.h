@@ -53,5 +53,16 @@ rpc_handler rpc_auth_list, rpc_connect_get_capabilities, rpc_connect_get_domain_
 	rpc_node_device_events_deregister, rpc_node_device_events_register,
 	rpc_node_get_cells_free_memory, rpc_node_get_cpu_map, rpc_node_get_cpu_stats,
 	rpc_node_get_free_memory, rpc_node_get_info, rpc_node_get_memory_stats,
-	rpc_node_get_security_model, rpc_none, rpc_pool_events_deregister, rpc_pool_events_register,
-	rpc_secret_events_deregister, rpc_secret_events_register;
+	rpc_node_get_security_model, rpc_none, rpc_pool_build, rpc_pool_capabilities,
+	rpc_pool_create, rpc_pool_create_xml, rpc_pool_define, rpc_pool_delete, rpc_pool_destroy,
+	rpc_pool_events_deregister, rpc_pool_events_register, rpc_pool_get_autostart,
+	rpc_pool_get_info, rpc_pool_get_xml, rpc_pool_is_active, rpc_pool_is_persistent,
+	rpc_pool_list_active, rpc_pool_list_all, rpc_pool_list_all_volumes, rpc_pool_list_defined,
+	rpc_pool_list_volumes, rpc_pool_lookup_by_name, rpc_pool_lookup_by_path,
+	rpc_pool_lookup_by_uuid, rpc_pool_lookup_by_volume, rpc_pool_num_active,
+	rpc_pool_num_defined, rpc_pool_num_volumes, rpc_pool_refresh, rpc_pool_set_autostart,
+	rpc_pool_undefine, rpc_secret_events_deregister, rpc_secret_events_register,
+	rpc_volume_create, rpc_volume_create_from, rpc_volume_delete, rpc_volume_download,
+	rpc_volume_get_info, rpc_volume_get_info_flags, rpc_volume_get_path, rpc_volume_get_xml,
+	rpc_volume_lookup_by_name, rpc_volume_lookup_by_path, rpc_volume_resize, rpc_volume_upload,
+	rpc_volume_wipe, rpc_volume_wipe_pattern;

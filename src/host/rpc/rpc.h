@@ -13,11 +13,13 @@
 #include "base/loop.h"
 #include "host/domain/domain.h"
 
-struct caps; /* host/system/caps.h */
+struct caps;        /* host/system/caps.h */
+struct storage_set; /* host/storage/storage.h */
 
 /* What the procedures act upon; borrowed, outlives the server. */
 struct rpc_host {
 	struct domain_set *domains;
+	struct storage_set *storage;
 	struct caps *caps;
 	const char *uri; /* what a client is told it is connected to: "qemu:///system" */
 };

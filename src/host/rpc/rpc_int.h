@@ -9,6 +9,7 @@
 #include "host/rpc/frame.h"
 #include "host/rpc/rpc.h"
 #include "host/rpc/wire.h"
+#include "host/storage/storage.h"
 
 /* --- procedures --- */
 
@@ -57,8 +58,10 @@ struct rpc_call {
 	struct rpc_header header;
 	void *args, *ret;
 	struct domain_done done; /* for handlers that start a job on a machine */
-	struct domain *domain;   /* a reference, or NULL */
-	int what;                /* for errors: what could not be found, enum rpc_object */
+	struct storage_done storage_done;
+	struct domain *domain;     /* a reference, or NULL */
+	struct storage_pool *pool; /* likewise */
+	int what;                  /* for errors: what could not be found, enum rpc_object */
 	int code; /* libvirt's error code, when the handler knows it better than errno; 0: by errno */
 };
 
@@ -188,6 +191,9 @@ void rpc_stream_packet(struct rpc_client *client, const struct rpc_header *heade
  * user at a time: force replaces who is there, otherwise -EBUSY. */
 int rpc_stream_open(struct rpc_call *call, int fd, const struct domain *owner, bool force,
 		    struct error *err);
+/* The same for a file's bytes from offset on, length of them (0: all there are, or come). The file is read or written on a thread of its own. */
+int rpc_stream_open_file(struct rpc_call *call, int fd, uint64_t offset, uint64_t length,
+			 bool upload, struct error *err);
 /* Reads on from what it stands for: the client has room again. */
 void rpc_streams_wake(struct rpc_client *client);
 /* Has a stream of the client more queued towards its device than it should? Then the client is not read from. */

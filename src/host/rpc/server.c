@@ -8,10 +8,12 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "host/rpc/server_int.h"
+#include "host/system/work.h"
 
 #define OPEN_WITHIN_NS    (30 * NSEC_PER_SEC)
 #define KEEPALIVE_IDLE_NS (5 * NSEC_PER_SEC)
 #define KEEPALIVE_COUNT   5
+#define MOVERS            8
 #define BACKLOG           512
 
 static void server_reap(struct loop_msg *msg)
@@ -132,6 +134,10 @@ int rpc_server_new(struct loop *loop, const struct rpc_host *host, const struct 
 	server->reap.fn = server_reap;
 	server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	loop_timer_init(loop, &server->tick, server_tick);
+	if (work_pool_new(loop, MOVERS, &server->movers) < 0) {
+		rpc_server_free(server);
+		return error_set(err, -ENOMEM, "no memory for the server");
+	}
 	rpc_events_init(server);
 	*ret = server;
 	return 0;
@@ -146,7 +152,8 @@ void rpc_server_free(struct rpc_server *server)
 {
 	if (!server)
 		return;
-	rpc_events_fini(server);
+	if (server->movers)
+		rpc_events_fini(server);
 	loop_timer_disarm(&server->tick);
 	loop_unpost(server->loop, &server->reap);
 	while (server->clients)
@@ -159,6 +166,8 @@ void rpc_server_free(struct rpc_server *server)
 		close(listener->fd.fd);
 		free(listener);
 	}
+	/* Their other ends are closed: they come to an end. */
+	work_pool_free(server->movers);
 	if (server->spare_fd >= 0)
 		close(server->spare_fd);
 	free(server->scratch);

@@ -21,6 +21,8 @@ struct rpc_server {
 	struct loop_msg
 		reap; /* frees those that are broken, when nothing of them is on the stack */
 	struct domain_listener events;
+	struct storage_listener pool_events;
+	struct work_pool *movers; /* threads that carry files' bytes to and from streams */
 	int next_callback;
 	int spare_fd; /* given up for a moment to turn a client away when there are no descriptors */
 	uint8_t *scratch; /* where messages are encoded */

@@ -12,7 +12,9 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/fd.h"
 #include "host/rpc/server_int.h"
+#include "host/system/work.h"
 
 #define PENDING_FULL (256 * KIB) /* towards the device; above it the client is not read from */
 #define PENDING_MAX  (RPC_FRAME_MAX + PENDING_FULL)
@@ -27,14 +29,39 @@ struct rpc_stream {
 	bool ended;                 /* the device's side is over; the client has been told */
 	uint8_t *pending;
 	size_t pending_at, pending_len;
+	struct mover *mover; /* of a file's stream, while its thread is at it */
+	bool upload;         /* to a file */
+	bool deaf;           /* nothing more is read from its device */
+	bool finishing; /* the client has ended an upload: it is answered when all is on the disk */
 };
 
+/* A thread that carries bytes between a file and the other end of the stream's socket. It may outlive the stream. */
+struct mover {
+	struct work work;
+	struct rpc_stream *stream; /* [loop] NULL: it has gone */
+	int file_fd, sock_fd;      /* owned */
+	uint64_t offset, length;
+	bool upload;
+	int r; /* [worker], then [loop] */
+};
+
+static void stream_ready(struct loop_fd *src, unsigned events);
+
+/* Out of the loop while nothing is wanted: a hang-up would be reported again and again. */
 static void stream_events(struct rpc_stream *stream)
 {
+	unsigned want = (!stream->deaf && rpc_client_has_room(stream->client) ? LOOP_READ : 0) |
+			(stream->pending_len > 0 ? LOOP_WRITE : 0);
+	int fd = stream->fd.fd;
+
 	if (stream->ended)
 		return;
-	loop_fd_mod(&stream->fd, (rpc_client_has_room(stream->client) ? LOOP_READ : 0) |
-					 (stream->pending_len > 0 ? LOOP_WRITE : 0));
+	if (!want)
+		loop_fd_del(&stream->fd);
+	else if (stream->fd.loop)
+		loop_fd_mod(&stream->fd, want);
+	else
+		loop_fd_add(stream->client->server->loop, &stream->fd, fd, want, stream_ready);
 }
 
 static void stream_send(struct rpc_stream *stream, enum rpc_status status, const void *data,
@@ -68,6 +95,8 @@ static void stream_free(struct rpc_stream *stream)
 		}
 	}
 	stream_close_device(stream);
+	if (stream->mover)
+		stream->mover->stream = NULL;
 	free(stream);
 }
 
@@ -91,6 +120,23 @@ static void stream_end(struct rpc_stream *stream)
 	stream_send(stream, RPC_CONTINUE, NULL, 0);
 }
 
+/* Nothing more comes from the device. Of a file, its thread has the last word. */
+static void stream_hangup(struct rpc_stream *stream)
+{
+	stream->deaf = true;
+	if (!stream->mover)
+		stream_end(stream);
+}
+
+/* Nothing more goes to the device. */
+static void stream_refused(struct rpc_stream *stream)
+{
+	if (stream->mover)
+		stream_close_device(stream);
+	else
+		stream_end(stream);
+}
+
 static void stream_write(struct rpc_stream *stream)
 {
 	while (stream->pending_len > 0) {
@@ -99,7 +145,7 @@ static void stream_write(struct rpc_stream *stream)
 
 		if (n < 0) {
 			if (errno != EAGAIN && errno != EINTR)
-				stream_end(stream);
+				stream_refused(stream);
 			return;
 		}
 		stream->pending_at += (size_t)n;
@@ -108,6 +154,8 @@ static void stream_write(struct rpc_stream *stream)
 	free(stream->pending);
 	stream->pending = NULL;
 	stream->pending_at = 0;
+	if (stream->finishing)
+		shutdown(stream->fd.fd, SHUT_WR);
 }
 
 static void stream_read(struct rpc_stream *stream)
@@ -118,7 +166,7 @@ static void stream_read(struct rpc_stream *stream)
 	if (n > 0)
 		stream_send(stream, RPC_CONTINUE, buf, (size_t)n);
 	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
-		stream_end(stream);
+		stream_hangup(stream);
 }
 
 static void stream_ready(struct loop_fd *src, unsigned events)
@@ -129,10 +177,9 @@ static void stream_ready(struct loop_fd *src, unsigned events)
 		stream_write(stream);
 		rpc_client_wake(stream->client);
 	}
-	if (!stream->ended && (events & LOOP_READ) && rpc_client_has_room(stream->client))
+	if (!stream->ended && !stream->deaf && (events & (LOOP_READ | LOOP_HANGUP)) &&
+	    rpc_client_has_room(stream->client))
 		stream_read(stream);
-	else if (!stream->ended && (events & LOOP_HANGUP) && !(events & LOOP_READ))
-		stream_end(stream);
 	stream_events(stream);
 }
 
@@ -182,8 +229,13 @@ void rpc_stream_packet(struct rpc_client *client, const struct rpc_header *heade
 			stream_events(stream);
 		return;
 	}
-	if (header->status == RPC_OK)
-		stream_send(stream, RPC_OK, NULL, 0);
+	if (header->status == RPC_OK && stream->mover && stream->upload) {
+		stream->finishing = true;
+		stream_write(stream);
+		return;
+	}
+	/* An abort is answered, too: its client waits. */
+	stream_send(stream, RPC_OK, NULL, 0);
 	stream_free(stream);
 }
 
@@ -195,7 +247,7 @@ static int owner_check(struct rpc_server *server, const struct domain *owner, bo
 
 	for (struct rpc_client *client = server->clients; client; client = client->next) {
 		for (struct rpc_stream *stream = client->streams; stream; stream = stream->next) {
-			if (stream->owner != owner || stream->ended)
+			if (!owner || stream->owner != owner || stream->ended)
 				continue;
 			if (!force)
 				return error_set(err, -ECANCELED,
@@ -257,4 +309,122 @@ void rpc_streams_gone(struct rpc_client *client)
 {
 	while (client->streams)
 		stream_free(client->streams);
+}
+
+/* --- files --- */
+
+#define MOVE_CHUNK (256 * KIB)
+
+static int move_up(struct mover *mover, uint8_t *buf)
+{
+	uint64_t at = mover->offset;
+	uint64_t left = mover->length ? mover->length : UINT64_MAX;
+	ssize_t n;
+	int r;
+
+	while ((n = read(mover->sock_fd, buf, MOVE_CHUNK)) > 0) {
+		if ((uint64_t)n > left)
+			return -EFBIG;
+		r = fd_pwrite_full(mover->file_fd, buf, (size_t)n, (off_t)at);
+		if (r < 0)
+			return r;
+		at += (uint64_t)n;
+		left -= (uint64_t)n;
+	}
+	if (n < 0)
+		return -errno;
+	return fsync(mover->file_fd) < 0 ? -errno : 0;
+}
+
+static int move_down(struct mover *mover, uint8_t *buf)
+{
+	uint64_t at = mover->offset;
+	uint64_t left = mover->length ? mover->length : UINT64_MAX;
+
+	while (left > 0) {
+		ssize_t n = fd_pread_full(mover->file_fd, buf, MIN(left, (uint64_t)MOVE_CHUNK),
+					  (off_t)at);
+
+		if (n <= 0)
+			return (int)n;
+		for (ssize_t done = 0; done < n;) {
+			ssize_t sent =
+				send(mover->sock_fd, buf + done, (size_t)(n - done), MSG_NOSIGNAL);
+
+			if (sent < 0)
+				return -errno;
+			done += sent;
+		}
+		at += (uint64_t)n;
+		left -= (uint64_t)n;
+	}
+	return 0;
+}
+
+static void mover_run(struct work *work)
+{
+	struct mover *mover = container_of(work, struct mover, work);
+	uint8_t *buf = malloc(MOVE_CHUNK);
+
+	mover->r = !buf ? -ENOMEM : mover->upload ? move_up(mover, buf) : move_down(mover, buf);
+	free(buf);
+	close(mover->sock_fd);
+	close(mover->file_fd);
+}
+
+static void mover_done(struct work *work)
+{
+	struct mover *mover = container_of(work, struct mover, work);
+	struct rpc_stream *stream = mover->stream;
+	struct error err = ERROR_INIT;
+
+	if (stream) {
+		stream->mover = NULL;
+		if (mover->r < 0) {
+			error_set_errno(&err, mover->r, "cannot %s the volume",
+					mover->upload ? "write" : "read");
+			stream_abort(stream, &err);
+		} else if (stream->finishing) {
+			stream_send(stream, RPC_OK, NULL, 0);
+			stream_free(stream);
+		} else if (stream->deaf) {
+			stream_end(stream);
+		}
+	}
+	free(mover);
+}
+
+int rpc_stream_open_file(struct rpc_call *call, int fd, uint64_t offset, uint64_t length,
+			 bool upload, struct error *err)
+{
+	struct mover *mover = calloc(1, sizeof(*mover));
+	int pair[2];
+	int r;
+
+	if (!mover || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		free(mover);
+		close(fd);
+		return error_set(err, -ENOMEM, "no memory for a stream");
+	}
+	fd_set_nonblock(pair[0], true);
+	r = rpc_stream_open(call, pair[0], NULL, false, err);
+	if (r < 0) {
+		close(pair[1]);
+		close(fd);
+		free(mover);
+		return r;
+	}
+	*mover = (struct mover){
+		.work = {.run = mover_run, .done = mover_done},
+		.stream = call->client->streams,
+		.file_fd = fd,
+		.sock_fd = pair[1],
+		.offset = offset,
+		.length = length,
+		.upload = upload,
+	};
+	call->client->streams->mover = mover;
+	call->client->streams->upload = upload;
+	work_submit(call->client->server->movers, &mover->work);
+	return 0;
 }

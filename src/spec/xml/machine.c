@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "base/bits.h"
 #include "base/cleanup.h"
@@ -18,62 +17,17 @@ static int copy_text(char **ret, const char *text, struct error *err)
 
 /* --- identity --- */
 
-static int parse_uuid(const char *text, uint8_t uuid[16])
-{
-	int digits = 0;
-
-	memset(uuid, 0, 16);
-	for (; *text; text++) {
-		int v;
-
-		if (*text == '-')
-			continue;
-		v = *text >= '0' && *text <= '9'   ? *text - '0'
-		    : *text >= 'a' && *text <= 'f' ? *text - 'a' + 10
-		    : *text >= 'A' && *text <= 'F' ? *text - 'A' + 10
-						   : -1;
-		if (v < 0 || digits == 32)
-			return -EINVAL;
-		uuid[digits / 2] = (uint8_t)(uuid[digits / 2] << 4 | v);
-		digits++;
-	}
-	return digits == 32 ? 0 : -EINVAL;
-}
-
-/* RFC 4122, 4.4. */
-static int random_uuid(uint8_t uuid[16])
-{
-	if (getrandom(uuid, 16, 0) != 16)
-		return -EIO;
-	uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x40);
-	uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
-	return 0;
-}
-
 static int take_uuid(struct xml_work *work, struct error *err)
 {
 	struct spec *spec = &work->out->spec;
 	xmlNode *node = xml_need(work->domain, &xml_domain_rule, "uuid");
-	const uint8_t *u = spec->uuid;
-	char text[40];
-	int r;
+	char text[XML_UUID_BYTES];
+	int r = node ? xml_take_uuid(xml_text(node), spec->uuid, err) : xml_no_memory(err);
 
-	if (!node)
-		return xml_no_memory(err);
-	if (*xml_text(node)) {
-		if (parse_uuid(xml_text(node), spec->uuid) < 0)
-			return error_set(err, -EBADMSG, "element <uuid>: '%.60s' is no UUID",
-					 xml_text(node));
-	} else {
-		r = random_uuid(spec->uuid);
-		if (r < 0)
-			return error_set_errno(err, r, "no random numbers for a UUID");
-	}
+	if (r < 0)
+		return r;
 	spec->uuid_given = true;
-	snprintf(text, sizeof(text),
-		 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
-		 u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
-		 u[15]);
+	xml_format_uuid(spec->uuid, text);
 	return xml_set_text(node, text) ? 0 : xml_no_memory(err);
 }
 
@@ -115,52 +69,12 @@ static int take_type(struct xml_work *work, struct error *err)
 
 /* --- memory --- */
 
-/* libvirt's units: KiB when there is none. */
-static int unit_bytes(const char *unit, uint64_t *ret)
-{
-	static const struct {
-		const char *name;
-		uint64_t bytes;
-	} units[] = {
-		{"b", 1},           {"bytes", 1}, {"k", KIB},       {"KiB", KIB},
-		{"KB", 1000},       {"m", MIB},   {"M", MIB},       {"MiB", MIB},
-		{"MB", 1000000},    {"g", GIB},   {"G", GIB},       {"GiB", GIB},
-		{"GB", 1000000000}, {"K", KIB},   {"T", GIB * KIB}, {"TiB", GIB * KIB},
-	};
-
-	if (!unit || !*unit) {
-		*ret = KIB;
-		return 0;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
-		if (str_eq(units[i].name, unit)) {
-			*ret = units[i].bytes;
-			return 0;
-		}
-	}
-	return -EINVAL;
-}
-
-static int read_amount(const xmlNode *node, const char *text, const char *unit, uint64_t *ret_bytes,
-		       struct error *err)
-{
-	uint64_t count, bytes;
-
-	if (unit_bytes(unit, &bytes) < 0)
-		return error_set(err, -EBADMSG, "element <%s>: '%.20s' is no unit",
-				 (const char *)node->name, unit);
-	if (parse_u64(text, &count) < 0 || __builtin_mul_overflow(count, bytes, ret_bytes))
-		return error_set(err, -EBADMSG, "element <%s>: '%.60s' is no amount of memory",
-				 (const char *)node->name, text);
-	return 0;
-}
-
 /* In whole KiB, rounded up as libvirt does, and written so. */
 static int take_amount(xmlNode *node, uint64_t *ret_bytes, struct error *err)
 {
 	uint64_t bytes;
 	char text[24];
-	int r = read_amount(node, xml_text(node), xml_attr(node, "unit"), &bytes, err);
+	int r = xml_read_amount(node, xml_text(node), xml_attr(node, "unit"), &bytes, err);
 
 	if (r < 0)
 		return r;
@@ -180,8 +94,8 @@ static int take_hugepages(struct xml_work *work, const xmlNode *node, struct err
 	memory->hugepages = true;
 	if (!page || !xml_attr(page, "size"))
 		return 0;
-	r = read_amount(page, xml_attr(page, "size"), xml_attr(page, "unit"),
-			&memory->hugepage_bytes, err);
+	r = xml_read_amount(page, xml_attr(page, "size"), xml_attr(page, "unit"),
+			    &memory->hugepage_bytes, err);
 	if (r < 0)
 		return r;
 	if (memory->hugepage_bytes != 2 * MIB && memory->hugepage_bytes != GIB)

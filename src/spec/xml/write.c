@@ -40,6 +40,11 @@ static void put_escaped(FILE *out, const char *text, bool in_attr)
 	}
 }
 
+void xml_put_escaped(FILE *out, const char *text)
+{
+	put_escaped(out, text, false);
+}
+
 static void indent(FILE *out, unsigned depth)
 {
 	fprintf(out, "%*s", (int)(2 * depth), "");

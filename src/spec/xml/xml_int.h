@@ -60,6 +60,16 @@ xmlNode *xml_need(xmlNode *node, const struct xml_rule *rule, const char *name);
 xmlNode *xml_add(xmlNode *node, const struct xml_rule *rule, const char *name);
 const struct xml_rule *xml_rule_of(const struct xml_rule *rule, const char *name);
 
+#define XML_UUID_BYTES 37
+/* From text, or made at random when that is NULL or empty. */
+int xml_take_uuid(const char *text, uint8_t uuid[16], struct error *err);
+void xml_format_uuid(const uint8_t uuid[16], char text[XML_UUID_BYTES]);
+/* An amount of memory or storage in libvirt's units; unit NULL: KiB. node: for the message. */
+int xml_read_amount(const xmlNode *node, const char *text, const char *unit, uint64_t *ret_bytes,
+		    struct error *err);
+/* As text of an element. */
+void xml_put_escaped(FILE *out, const char *text);
+
 /* Heap text in libvirt's style, attributes in the order of the rules; NULL without memory. */
 char *xml_write(const xmlNode *node, const struct xml_rule *rule);
 

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "host/rpc/frame.h"
 #include "host/rpc/rpc.h"
+#include "host/storage/storage.h"
 #include "host/system/caps.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -39,6 +40,7 @@ static void rig_up(void)
 	assert(domain_set_new(rig.loop, &config, &rig.domains, NULL) == 0);
 	assert(caps_new("/nonexistent", &rig.host.caps, NULL) == 0);
 	rig.host.domains = rig.domains;
+	assert(storage_set_new(rig.loop, dir, &rig.host.storage, NULL) == 0);
 	rig.host.uri = "qemu:///system";
 	assert(rpc_server_new(rig.loop, &rig.host, &limits, &rig.server, NULL) == 0);
 }
