@@ -100,8 +100,11 @@ int spec_xml_parse_pool(const char *text, size_t len, struct spec_xml_pool **ret
 	_cleanup_xml_ xmlDoc *doc = NULL;
 	_cleanup_(cleanup_pool) struct spec_xml_pool *pool = calloc(1, sizeof(*pool));
 	const xmlNode *root, *target;
-	int r = pool ? open_checked(text, len, &pool_rule, &doc, err) : xml_no_memory(err);
+	int r;
 
+	if (!pool)
+		return xml_no_memory(err);
+	r = open_checked(text, len, &pool_rule, &doc, err);
 	if (r < 0)
 		return r;
 	root = xmlDocGetRootElement(doc);
@@ -238,8 +241,11 @@ int spec_xml_parse_volume(const char *text, size_t len, struct spec_xml_volume *
 	_cleanup_(cleanup_volume) struct spec_xml_volume *volume = calloc(1, sizeof(*volume));
 	const xmlNode *root, *allocation;
 	const char *format;
-	int r = volume ? open_checked(text, len, &volume_rule, &doc, err) : xml_no_memory(err);
+	int r;
 
+	if (!volume)
+		return xml_no_memory(err);
+	r = open_checked(text, len, &volume_rule, &doc, err);
 	if (r < 0)
 		return r;
 	root = xmlDocGetRootElement(doc);

@@ -159,13 +159,16 @@ static int files_in(struct rig *rig, const char *suffix)
 	return n;
 }
 
-/* The file is whole on the disk before its name is, and the name before anybody is told. */
+/* What replaces is whole on the disk before it has the name; everything is there before anybody is told. */
 static void the_order_is_durable(void **state)
 {
 	struct rig *rig = *state;
 
 	arm(0, 0);
 	assert_int_equal(store_write(&rig->store, "b.xml", NEW, strlen(NEW), NULL), 0);
+	assert_string_equal(recorder.trace, "cwrF");
+	arm(0, 0);
+	assert_int_equal(store_write(&rig->store, "b.xml", OLD, strlen(OLD), NULL), 0);
 	assert_string_equal(recorder.trace, "cwFrD");
 	arm(0, 0);
 	assert_int_equal(store_remove(&rig->store, "b.xml", NULL), 0);
@@ -208,6 +211,34 @@ static void killed_at_every_step(void **state)
 	}
 }
 
+/* A new name: nothing of it, or all of it. */
+static void a_new_name_killed_at_every_step(void **state)
+{
+	struct rig *rig = *state;
+	bool finished = false;
+
+	for (int at = 1; !finished; at++) {
+		struct store again;
+		int status;
+		pid_t pid = fork();
+
+		assert_true(at < 20);
+		if (pid == 0) {
+			arm(at, 0);
+			_exit(store_write(&rig->store, "n.xml", NEW, strlen(NEW), NULL) == 0 ? 0
+											     : 1);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		finished = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+		assert_int_equal(store_open(&again, rig->dir, NULL, NULL), 0);
+		store_close(&again);
+		assert_int_equal(files_in(rig, ".new"), 0);
+		assert_int_equal(store_has(&rig->store, "n.xml"), content_is(rig, "n.xml", NEW));
+		arm(0, 0);
+		assert_int_equal(store_remove(&rig->store, "n.xml", NULL), 0);
+	}
+}
+
 static void failed_at_every_step(void **state)
 {
 	struct rig *rig = *state;
@@ -230,6 +261,20 @@ static void failed_at_every_step(void **state)
 		assert_int_equal(store_write(&rig->store, "a.xml", OLD, strlen(OLD), NULL), 0);
 	}
 	assert_true(content_is(rig, "a.xml", NEW));
+}
+
+static void a_new_name_that_fails_is_not_there(void **state)
+{
+	struct rig *rig = *state;
+	bool finished = false;
+
+	for (int at = 1; !finished; at++) {
+		assert_true(at < 20);
+		arm(at, -EIO);
+		finished = store_write(&rig->store, "n.xml", NEW, strlen(NEW), NULL) == 0;
+		assert_int_equal(store_has(&rig->store, "n.xml"), finished);
+		assert_int_equal(files_in(rig, ".new"), 0);
+	}
 }
 
 static void names_stay_in_the_folder(void **state)
@@ -280,7 +325,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(the_order_is_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(killed_at_every_step, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_new_name_killed_at_every_step, setup, teardown),
 		cmocka_unit_test_setup_teardown(failed_at_every_step, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_new_name_that_fails_is_not_there, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(names_stay_in_the_folder, setup, teardown),
 		cmocka_unit_test_setup_teardown(links_and_absences, setup, teardown),
 	};
