@@ -38,7 +38,7 @@ static int accel_open_auto(const struct accel_config *config, struct accel **ret
 {
 	struct error why = ERROR_INIT;
 	/* Where the processor has virtualization extensions, KVM uses them, and the probe would only cost time. */
-	int r = kvm_host_has_extensions() ? 0 : kvm_probe(&why);
+	int r = kvm_host_has_extensions() ? 0 : kvm_probe_once(&why);
 
 	if (r == 0)
 		r = kvm_accel_ops.open(config, ret, &why);

@@ -69,5 +69,7 @@ extern const struct accel_ops soft_accel_ops;
 extern const struct accel_ops null_accel_ops;
 
 int kvm_probe(struct error *err);
+/* As it was found earlier since the host booted, without a probe; else probes and remembers. */
+int kvm_probe_once(struct error *err);
 /* Does the processor show virtualization extensions? A KVM without them interprets or translates guest kernels. */
 bool kvm_host_has_extensions(void);

@@ -2,9 +2,12 @@
 #include "guest.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include "base/bits.h"
 #include "base/clock.h"
+#include "vm/accel/accel_impl.h"
 
 static struct x86_vcpu_state *state_new(void)
 {
@@ -512,11 +515,49 @@ static void the_probe_has_an_answer(void **state)
 	print_message("probe: %s\n", r == 0 ? "fast" : err.text);
 }
 
+static void the_probe_s_answer_is_remembered(void **state)
+{
+	char folder[] = "/tmp/vireo-probe-XXXXXX", path[64];
+	struct error err = ERROR_INIT;
+	const char *old = getenv("XDG_RUNTIME_DIR");
+	int first;
+	FILE *f;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/vireo-kvm-probe", folder);
+	setenv("XDG_RUNTIME_DIR", folder, 1);
+	first = kvm_probe(&err);
+	if (first == 0 || first == -ENOSYS) {
+		assert_int_equal(access(path, R_OK), 0);
+		assert_int_equal(kvm_probe_once(&err), first);
+	}
+	/* Of another boot: not believed. */
+	f = fopen(path, "we");
+	assert_non_null(f);
+	fputs("00000000-0000-0000-0000-000000000000 slow once upon a time\n", f);
+	fclose(f);
+	err = (struct error)ERROR_INIT;
+	assert_int_equal(kvm_probe_once(&err), first);
+	assert_null(strstr(err.text, "once upon"));
+	/* Not a file of ours to read. */
+	unlink(path);
+	assert_int_equal(symlink("/proc/self/environ", path), 0);
+	assert_int_equal(kvm_probe_once(&err), first);
+	unlink(path);
+	rmdir(folder);
+	if (old)
+		setenv("XDG_RUNTIME_DIR", old, 1);
+	else
+		unsetenv("XDG_RUNTIME_DIR");
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(identifiers_have_fields),
 		cmocka_unit_test(the_probe_has_an_answer),
+		cmocka_unit_test(the_probe_s_answer_is_remembered),
 		cmocka_unit_test(a_kick_before_the_run_counts),
 		cmocka_unit_test(no_kick_is_lost),
 		cmocka_unit_test(what_was_set_is_what_is_got),

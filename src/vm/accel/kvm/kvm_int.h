@@ -129,6 +129,10 @@ static inline int kvm_ioctl_value(int fd, unsigned long request, unsigned long v
 int kvm_device_open(struct error *err);
 int kvm_enable_cap(int fd, uint32_t cap, uint64_t arg0);
 
+/* kvm_remember.c: the probe's verdict, 0 or -ENOSYS, since the host booted. */
+bool kvm_recall(int *ret_verdict, struct error *err);
+void kvm_remember(int verdict, const char *why);
+
 /* kvm_mem.c */
 int kvm_map(struct accel *accel, const struct gmem_region *region, struct error *err);
 int kvm_unmap(struct accel *accel, const struct gmem_region *region);

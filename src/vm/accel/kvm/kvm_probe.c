@@ -4,7 +4,7 @@
  * to boot on such a host.
  *
  * The probe runs a loop of some hundred instructions in a throw-away machine of one page and one vCPU, a few times, and
- * judges the best time: noise only ever makes a run longer. All of it takes about a millisecond.
+ * judges the best time: noise only ever makes a run longer. All of it takes about a millisecond, and is remembered (kvm_remember.c).
  */
 #include <cpuid.h>
 #include <string.h>
@@ -149,7 +149,7 @@ static int probe_time(struct probe *p, uint64_t *ret_nsec)
 	return 0;
 }
 
-int kvm_probe(struct error *err)
+static int probe(struct error *err)
 {
 	_cleanup_(probe_close) struct probe p = {.kvm = -1, .vm = -1, .vcpu = -1};
 	uint64_t nsec = 0;
@@ -176,4 +176,20 @@ int kvm_probe(struct error *err)
 				 "instructions a second): a stock kernel would take minutes",
 				 (double)INSNS * 1e3 / (double)nsec);
 	return 0;
+}
+
+int kvm_probe(struct error *err)
+{
+	struct error why = ERROR_INIT;
+	int r = probe(&why);
+
+	kvm_remember(r, why.text);
+	return r < 0 ? error_set(err, r, "%s", why.text) : 0;
+}
+
+int kvm_probe_once(struct error *err)
+{
+	int verdict = 0;
+
+	return kvm_recall(&verdict, err) ? verdict : kvm_probe(err);
 }
