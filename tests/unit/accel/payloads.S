@@ -338,4 +338,37 @@ payload long_tsc
 	jmp 1b
 payload_end long_tsc
 
+/* --- long mode: a stack at 16 MiB + 0x1000, far from the code at 0x1000 by a multiple of what many caches index by. The page table maps
+ * 16 MiB to 2 MiB. Pushes from memory and calls, as functions that align their stack begin --- */
+payload long_alias
+	movabsq $0x9000 + 0x2000 + 8 * 8, %rax
+	movq $0x200083, (%rax)
+	movq %cr3, %rax
+	movq %rax, %cr3
+	movl $0x1001800, %esp
+	movq $0x1234, -8(%rsp)
+	xorl %ebx, %ebx
+	movl $20000, %ecx
+1:	call 3f
+	decl %ecx
+	jnz 1b
+	movl %ebx, %eax
+	outl %eax, $0x54
+	outb %al, $0xF4
+2:	hlt
+	jmp 2b
+	.balign 64
+3:	leaq 8(%rsp), %r10
+	andq $-16, %rsp
+	pushq -8(%r10)
+	pushq %rbp
+	movq %rsp, %rbp
+	pushq %r10
+	addl $3, %ebx
+	movq -8(%rbp), %r10
+	leave
+	leaq -8(%r10), %rsp
+	ret
+payload_end long_alias
+
 	.section .note.GNU-stack, "", @progbits

@@ -81,6 +81,18 @@ static void a_triple_fault_is_a_reset(void **state)
 	guest_fini(&g);
 }
 
+static void code_and_stack_may_share_a_place_in_caches(void **state)
+{
+	struct guest g;
+
+	(void)state;
+	guest_init(&g, 1);
+	GUEST_LOAD(&g, X86_BOOT_LONG64, long_alias);
+	guest_run_done(&g);
+	guest_expect(&g, 0, true, true, 0x54, 4, 60000);
+	guest_fini(&g);
+}
+
 static void bad_configurations_are_refused(void **state)
 {
 	static const struct accel_config bad[] = {
@@ -160,6 +172,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(strings_come_element_by_element),
 		cmocka_unit_test(memory_of_all_widths),
 		cmocka_unit_test(a_triple_fault_is_a_reset),
+		cmocka_unit_test(code_and_stack_may_share_a_place_in_caches),
 		cmocka_unit_test(bad_configurations_are_refused),
 		cmocka_unit_test(as_many_as_there_may_be),
 		cmocka_unit_test(memory_where_the_accelerator_keeps_its_own_is_refused),

@@ -152,8 +152,10 @@ const uint8_t *jit_on_memory(struct soft_cpu *cpu, struct jit_site *site, uint64
 	entry = tlb_fill(cpu, linear, site->write);
 	if (entry == NULL || (site->write ? entry->write : entry->read) != page)
 		return jit_on_exec(cpu, site);
+	/* Executed here when it cannot go on as it is: to begin anew with it might bring the same again, for ever, when the look-up of
+	 * its code and the access take a place in the TLB from each other. */
 	if (j->flushes != flushes || (!jit_window_check(cpu) && site->in_window))
-		return NULL;
+		return jit_on_exec(cpu, site);
 	return site->retry;
 }
 
