@@ -96,6 +96,14 @@ class Storage(unittest.TestCase):
         self.assertRegex(self.virsh("pool-info", "t"), r"Persistent: +no")
         self.fails("cannot set autostart for transient pool", "pool-autostart", "t")
         self.says("Pool t destroyed", "pool-destroy", "t")
+        # One that is defined, started as if it were transient, stays defined.
+        self.virsh(f"pool-define-as kept dir --target {self.folder}")
+        kept = self.virsh("pool-uuid", "kept")
+        file = self.daemon.root / "kept.xml"
+        file.write_text(f"<pool type='dir'><name>kept</name><uuid>{kept}</uuid><target><path>{self.folder}</path></target></pool>")
+        self.says(f"Pool kept created from {file}", "pool-create", file)
+        self.assertRegex(self.virsh("pool-info", "kept"), r"Persistent: +yes")
+        self.fails("pool 'kept' is already active", "pool-create", file)
         self.fails("failed to get pool 't'", "pool-info", "t")
         self.fails("cannot open directory", "pool-create-as", "t", "dir", "--target", self.daemon.root / "nowhere")
         self.assertNotIn(" t ", self.virsh("pool-list", "--all"))
@@ -112,6 +120,9 @@ class Storage(unittest.TestCase):
         self.assertRegex(self.virsh("vol-info", path), r"Name: +a.img\nType: +file\nCapacity: +10.00 MiB\nAllocation: +0.00")
         self.assertIn("<format type='raw'/>", self.virsh("vol-dumpxml", path))
         self.fails("already in use", "vol-create-as", "p", "a.img", "10M")
+        self.virsh("vol-create-as", "p", "odd.img", "1000")
+        self.assertEqual((self.folder / "odd.img").stat().st_size, 1024)
+        self.virsh("vol-delete", "odd.img", "--pool", "p")
         self.says("Vol b.img created", "vol-create-as", "p", "b.img", "1M", "--allocation", "1M")
         self.assertEqual((self.folder / "b.img").stat().st_blocks * 512, MIB)
         self.assertIn("Size of volume", self.virsh("vol-resize", path, "20M"))
@@ -146,7 +157,7 @@ class Storage(unittest.TestCase):
 
     def test_bytes_go_up_and_come_down(self):
         self.pool()
-        data = os.urandom(3 * MIB + 12345)
+        data = os.urandom(3 * MIB + 25 * 512)
         source, back = self.daemon.root / "source", self.daemon.root / "back"
         source.write_bytes(data)
         self.virsh("vol-create-as", "p", "u.img", len(data))

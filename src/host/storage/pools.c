@@ -44,8 +44,13 @@ static void define_finish(struct storage_job *job)
 	storage_emit(pool, STORAGE_DEFINED);
 }
 
+/* A pool that is defined keeps its definition, and is started with the new one. */
 static void create_finish(struct storage_job *job)
 {
+	if (job->def) {
+		spec_xml_pool_free(job->pool->def);
+		job->pool->def = steal_ptr(&job->def);
+	}
 	job->pool->listed = true;
 	job->pool->active = true;
 	storage_emit(job->pool, STORAGE_STARTED);
@@ -58,6 +63,14 @@ static int define_check(struct storage_job *job, struct error *err)
 	return error_set(err, -EBADFD, "pool '%s' was undefined meanwhile", job->pool->def->name);
 }
 
+static int start_check(struct storage_job *job, struct error *err)
+{
+	if (job->pool->active)
+		return error_set(err, -EBADFD, "storage pool '%s' is already active",
+				 job->pool->def->name);
+	return define_check(job, err);
+}
+
 static int define_submit(struct storage_set *set, struct spec_xml_pool *def, bool start,
 			 struct storage_done *done, struct error *err)
 {
@@ -67,17 +80,23 @@ static int define_submit(struct storage_set *set, struct spec_xml_pool *def, boo
 
 	if (known < 0)
 		return known;
-	if (known && start)
-		return error_set(err, pool->active ? -EBADFD : -EEXIST, "pool '%s' is %s",
-				 def->name, pool->active ? "already active" : "already defined");
+	if (known && start && pool->active)
+		return error_set(err, -EBADFD, "pool '%s' is already active", def->name);
 	job = storage_job_new(pool, start ? no_run : define_run,
 			      start ? create_finish : define_finish, done);
 	if (!job)
 		return known;
 	/* Of a pool that is known the definition changes when it is on disk. */
 	job->def = known ? def : NULL;
-	job->check = define_check;
+	job->check = start ? start_check : define_check;
 	job->scanned = start;
+	if (known) {
+		/* It is the new folder that is looked into. */
+		free(job->folder);
+		job->folder = strdup(def->path);
+		if (!job->folder)
+			job->check = storage_need_active; /* never holds here */
+	}
 	job->text = spec_xml_write_pool(def, NULL);
 	if (!job->text)
 		job->check = storage_need_active; /* never holds here */
@@ -150,7 +169,7 @@ static int persistent_check(struct storage_job *job, struct error *err)
 {
 	if (job->pool->persistent)
 		return define_check(job, err);
-	return error_set(err, -EBADFD, "cannot set autostart for transient pool");
+	return error_set(err, -ECHILD, "cannot set autostart for transient pool");
 }
 
 static int autostart_run(struct storage_job *job, struct error *err)
@@ -178,14 +197,6 @@ void storage_set_autostart_of(struct storage_pool *pool, bool on, struct storage
 static int build_run(struct storage_job *job, struct error *err)
 {
 	return store_make_folder(job->folder, job->mode >= 0 ? (mode_t)job->mode : 0711, err);
-}
-
-static int start_check(struct storage_job *job, struct error *err)
-{
-	if (job->pool->active)
-		return error_set(err, -EBADFD, "storage pool '%s' is already active",
-				 job->pool->def->name);
-	return define_check(job, err);
 }
 
 static void start_finish(struct storage_job *job)

@@ -13,6 +13,7 @@
 #include "host/storage/storage_int.h"
 
 #define CHUNK     (1 * MIB)
+#define SECTOR    512          /* a disk has whole ones */
 #define MAX_BYTES (8ULL << 50) /* below what off_t holds, with room */
 
 static void no_finish(struct storage_job *job)
@@ -89,6 +90,7 @@ static int fill(const struct storage_job *job, int fd, struct error *err)
 					       job->from);
 		capacity = MAX(capacity, (uint64_t)st.st_size);
 	}
+	capacity = align_up(capacity, SECTOR);
 	if (ftruncate(fd, (off_t)capacity) < 0)
 		return error_set_errno(err, -errno, "cannot make '%s' of %llu bytes", job->path,
 				       (unsigned long long)capacity);
@@ -237,6 +239,7 @@ static int resize_run(struct storage_job *job, struct error *err)
 		bytes += (uint64_t)st.st_size;
 	if (bytes > MAX_BYTES)
 		return error_set(err, -EINVAL, "'%s' cannot be so large", job->path);
+	bytes = align_up(bytes, SECTOR);
 	if (bytes < (uint64_t)st.st_size && !job->shrink)
 		return error_set(
 			err, -EINVAL,

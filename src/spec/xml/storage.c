@@ -231,6 +231,10 @@ static int take_bytes(const xmlNode *node, uint64_t *ret, struct error *err)
 {
 	const char *unit = xml_attr(node, "unit");
 
+	if (!*xml_text(node)) {
+		*ret = 0;
+		return 0;
+	}
 	return xml_read_amount(node, xml_text(node), unit && *unit ? unit : "bytes", ret, err);
 }
 
