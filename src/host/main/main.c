@@ -37,6 +37,7 @@ struct daemon {
 	struct work_pool *pool;
 	struct work probe; /* of KVM */
 	bool kvm;
+	bool own_sockets; /* opened here, not by the service manager */
 	int lock_fd;
 };
 
@@ -157,6 +158,9 @@ static int daemon_open(struct daemon *daemon, struct error *err)
 	caps_set_null(daemon->caps, options->offer_null);
 	r = rpc_server_new(daemon->loop, &daemon->host, &limits, &daemon->server, err);
 	if (r >= 0)
+		r = service_sockets(daemon->server, err);
+	daemon->own_sockets = r == 0;
+	if (daemon->own_sockets)
 		r = sockets_open(options, daemon->server, err);
 	if (r >= 0 && work_pool_new(daemon->loop, 1, &daemon->pool) < 0)
 		r = error_set(err, -ENOMEM, "no memory for threads");
@@ -167,7 +171,7 @@ static void daemon_close(struct daemon *daemon)
 {
 	work_pool_free(daemon->pool);
 	rpc_server_free(daemon->server);
-	if (daemon->server)
+	if (daemon->server && daemon->own_sockets)
 		sockets_remove(&daemon->options);
 	storage_set_free(daemon->storage);
 	domain_set_free(daemon->domains);
@@ -193,6 +197,7 @@ static int serve(struct daemon *daemon, struct error *err)
 		work_submit(daemon->pool, &daemon->probe);
 		storage_set_autostart(daemon->storage);
 		domain_set_autostart(daemon->domains);
+		service_ready();
 		log_info("serving at %s", daemon->options.socket_dir);
 		loop_run(daemon->loop);
 	}

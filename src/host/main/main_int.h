@@ -26,3 +26,8 @@ int sockets_open(const struct options *options, struct rpc_server *server, struc
 void sockets_remove(const struct options *options);
 /* One daemon for a runtime folder: a descriptor that holds the lock, or -EWOULDBLOCK. */
 int sockets_lock(const struct options *options, struct error *err);
+
+/* Sockets that the service manager has opened: how many there were (0: none, open them), or -errno. */
+int service_sockets(struct rpc_server *server, struct error *err);
+/* Tells the service manager, if there is one, that clients are served. */
+void service_ready(void);
