@@ -12,6 +12,7 @@
 
 const struct cli_verb cli_verbs[] = {
 	{"run", "OPTIONS", "run a virtual machine in this terminal", cli_verb_run},
+	{"image", "VERB [OPTIONS]", "make, look at and change disk images", cli_verb_image},
 	{"check-host", "[--json]", "say what this host can do, and what to do about the rest",
 	 cli_verb_check_host},
 	{"help", "[VERB]", "say what there is", cli_verb_help},

@@ -39,7 +39,7 @@ static int req_check(const struct image_info *info, const struct image_req *req)
 
 static void req_start(struct image_channel *ch, struct image_req *req)
 {
-	struct image_node *top = &ch->image->nodes[0];
+	struct image_node *top = ch->image->nodes[0];
 	int r = req_check(&top->info, req);
 
 	ch->in_flight++;
@@ -80,7 +80,8 @@ static bool file_has_nothing_to_do(const struct image_file *file, const struct i
 {
 	if (req->op == IMAGE_FLUSH)
 		return file->no_flush || file->readonly;
-	return req->op == IMAGE_DISCARD && (file->ignore_discard || req->falloc_mode < 0);
+	return req->op == IMAGE_DISCARD &&
+	       (file->ignore_discard || (!file->backend && req->falloc_mode < 0));
 }
 
 void image_file_submit(struct image_file *file, struct image_channel *ch, struct image_req *req)
@@ -92,11 +93,12 @@ void image_file_submit(struct image_file *file, struct image_channel *ch, struct
 	req->file = file;
 	req->done_bytes = 0;
 	req->stage = 0;
-	if (is_falloc)
+	if (is_falloc && !file->backend)
 		req->falloc_mode = image_file_falloc_mode(file, req);
 	if (file_has_nothing_to_do(file, req))
 		image_complete(req, 0);
-	else if ((is_falloc && req->falloc_mode < 0) || (is_rw && !image_file_aligned(file, req)))
+	else if (file->backend || (is_falloc && req->falloc_mode < 0) ||
+		 (is_rw && !image_file_aligned(file, req)))
 		image_file_offload(req);
 	else
 		ch->engine->submit(ch, req);
@@ -294,8 +296,11 @@ static int formats_open(struct image_channel *ch, struct error *err)
 {
 	struct image *image = ch->image;
 
+	ch->format_state = calloc(image->n_nodes, sizeof(*ch->format_state));
+	if (!ch->format_state)
+		return error_set(err, -ENOMEM, "%s: no memory for its I/O", image->path);
 	for (unsigned i = 0; i < image->n_nodes; i++) {
-		struct image_node *node = &image->nodes[i];
+		struct image_node *node = image->nodes[i];
 		int r = node->format->channel_open ? node->format->channel_open(node, ch, err) : 0;
 
 		if (r < 0)
@@ -347,10 +352,11 @@ static void channel_teardown(void *opaque)
 
 	loop_fd_del(&ch->engine_src);
 	loop_fd_del(&ch->inbox_src);
-	for (unsigned i = 0; i < image->n_nodes; i++) {
-		if (image->nodes[i].format->channel_close)
-			image->nodes[i].format->channel_close(&image->nodes[i], ch);
+	for (unsigned i = 0; ch->format_state && i < image->n_nodes; i++) {
+		if (image->nodes[i]->format->channel_close)
+			image->nodes[i]->format->channel_close(image->nodes[i], ch);
 	}
+	free(ch->format_state);
 	if (ch->engine)
 		ch->engine->close(ch);
 	if (ch->inbox_src.fd >= 0)
@@ -396,13 +402,17 @@ int image_channel_open(struct image *image, struct loop *loop, unsigned depth,
 	pthread_mutex_init(&ch->inbox_lock, NULL);
 	call.ch = ch;
 	loop_call(loop, open_on_loop, &call);
-	if (call.result >= 0)
+	if (call.result >= 0) {
+		atomic_fetch_add(&image->n_channels, 1);
 		*ret = ch;
+	}
 	return call.result;
 }
 
 void image_channel_close(struct image_channel *ch)
 {
-	if (ch)
-		loop_call(ch->loop, channel_teardown, ch);
+	if (!ch)
+		return;
+	atomic_fetch_sub(&ch->image->n_channels, 1);
+	loop_call(ch->loop, channel_teardown, ch);
 }

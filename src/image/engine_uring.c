@@ -158,10 +158,11 @@ static void end_rw(struct image_channel *ch, struct image_req *req, int res)
 	} else if (res == -EAGAIN || (res == -EOPNOTSUPP && req->op == IMAGE_WRITE)) {
 		image_file_offload(req);
 	} else if (res <= 0) {
-		image_complete(req, res < 0 ? res : -EIO); /* 0: the file has become shorter */
+		/* 0: the end of the file */
+		image_complete(req, res < 0 ? res : image_req_past_end(req, true) ? 0 : -EIO);
 	} else {
 		req->done_bytes += (uint64_t)res;
-		if (req->done_bytes >= req->bytes)
+		if (req->done_bytes >= req->bytes || image_req_past_end(req, false))
 			image_complete(req, 0);
 		else
 			uring_submit(ch, req);

@@ -138,7 +138,8 @@ static int adopt_fd(const struct image_config *config, const char *path, struct 
 
 /* --- size and alignment --- */
 
-static int check_size(struct image_file *file, const struct stat *st, struct error *err)
+static int check_size(struct image_file *file, const struct stat *st, enum image_file_use use,
+		      struct error *err)
 {
 	if (file->is_block) {
 		if (ioctl(file->fd, BLKGETSIZE64, &file->size_bytes) < 0)
@@ -146,6 +147,12 @@ static int check_size(struct image_file *file, const struct stat *st, struct err
 					       file->path);
 	} else {
 		file->size_bytes = (uint64_t)st->st_size;
+	}
+	if (use == IMAGE_FILE_FORMAT)
+		return 0;
+	if (use == IMAGE_FILE_BACKING) {
+		file->size_bytes = align_up(file->size_bytes, file->offset_align);
+		return 0;
 	}
 	if (file->size_bytes == 0)
 		return error_set(
@@ -274,7 +281,8 @@ static int setup_direct(struct image_file *file, struct error *err)
 
 /* --- all of it --- */
 
-static int file_setup(struct image_file *file, const struct image_config *config, struct error *err)
+static int file_setup(struct image_file *file, const struct image_config *config,
+		      enum image_file_use use, struct error *err)
 {
 	struct stat st;
 	int r;
@@ -299,10 +307,25 @@ static int file_setup(struct image_file *file, const struct image_config *config
 		if (r < 0)
 			return r;
 	}
-	return check_size(file, &st, err);
+	return check_size(file, &st, use, err);
 }
 
-int image_file_open(const struct image_config *config, struct image_file **ret, struct error *err)
+/* What stands in the place of a file has no alignment and no lock. */
+static int backend_setup(struct image_file *file, const struct image_backend *backend)
+{
+	file->backend = backend;
+	file->fd = -1;
+	file->direct = false;
+	file->size_bytes = backend->length(backend->opaque);
+	file->offset_align = IMAGE_SECTOR_BYTES;
+	file->memory_align = 1;
+	file->physical_block = 4096;
+	file->discard_granularity = 4096;
+	return 0;
+}
+
+int image_file_open(const struct image_config *config, enum image_file_use use,
+		    struct image_file **ret, struct error *err)
 {
 	struct image_file *file = calloc(1, sizeof(*file));
 	int r;
@@ -316,14 +339,17 @@ int image_file_open(const struct image_config *config, struct image_file **ret, 
 	file->dsync = config->cache == IMAGE_CACHE_WRITETHROUGH;
 	file->no_flush = config->cache == IMAGE_CACHE_UNSAFE;
 	file->ignore_discard = config->discard == IMAGE_DISCARD_IGNORE;
+	file->grows = use != IMAGE_FILE_DISK;
 	file->path = strdup(config->path ? config->path : "(inherited descriptor)");
 	r = file->path ? 0 : error_set(err, -ENOMEM, "no memory to open an image");
-	if (r >= 0) {
+	if (r >= 0 && config->backend) {
+		r = backend_setup(file, config->backend);
+	} else if (r >= 0) {
 		r = config->fd >= 0 ? adopt_fd(config, file->path, err) : open_path(config, err);
 		file->fd = r;
 	}
-	if (r >= 0)
-		r = file_setup(file, config, err);
+	if (r >= 0 && !config->backend)
+		r = file_setup(file, config, use, err);
 	if (r < 0) {
 		if (config->fd >= 0)
 			file->fd = -1; /* still the caller's */

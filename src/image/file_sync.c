@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -57,6 +58,37 @@ void image_req_rest(struct image_req *req, const struct iovec **ret_iov, unsigne
 	*ret_n = 1;
 }
 
+void image_req_zero(const struct image_req *req, uint64_t from, uint64_t bytes)
+{
+	for (unsigned i = 0; i < req->n_iov && bytes > 0; i++) {
+		const struct iovec *v = &req->iov[i];
+		size_t n;
+
+		if (from >= v->iov_len) {
+			from -= v->iov_len;
+			continue;
+		}
+		n = (size_t)MIN((uint64_t)v->iov_len - from, bytes);
+		memset((char *)v->iov_base + from, 0, n);
+		bytes -= n;
+		from = 0;
+	}
+}
+
+bool image_req_past_end(struct image_req *req, bool at_end)
+{
+	const struct image_file *file = req->file;
+
+	if (req->op != IMAGE_READ || !file->grows)
+		return false;
+	/* Direct I/O reads whole blocks but at the end of the file. */
+	if (!at_end && (!file->direct || (req->done_bytes & (file->offset_align - 1)) == 0))
+		return false;
+	image_req_zero(req, req->done_bytes, req->bytes - req->done_bytes);
+	req->done_bytes = req->bytes;
+	return true;
+}
+
 static int make_stable(const struct image_file *file)
 {
 	return fdatasync(file->fd) < 0 ? -errno : 0;
@@ -95,9 +127,11 @@ static int run_direct(struct image_file *file, struct image_req *req)
 			r = write_some(file, iov, n, at, stable, &sync_later);
 		if (r < 0 && errno == EINTR)
 			continue;
-		if (r <= 0)
-			return r < 0 ? -errno : -EIO; /* the file has become shorter */
+		if (r < 0)
+			return -errno;
 		req->done_bytes += (uint64_t)r;
+		if (req->done_bytes < req->bytes && !image_req_past_end(req, r == 0) && r == 0)
+			return -EIO; /* the file has become shorter */
 	}
 	return sync_later ? make_stable(file) : 0;
 }
@@ -147,9 +181,15 @@ static int bounce_chunk(struct image_file *file, struct image_req *req, size_t l
 			r = write_some(file, &v, 1, at + got, stable, ret_sync_later);
 		if (r < 0 && errno == EINTR)
 			continue;
-		if (r <= 0)
-			return r < 0 ? -errno : -EIO;
+		if (r < 0)
+			return -errno;
 		got += (size_t)r;
+		if (got < len && (r == 0 || (got & (file->offset_align - 1)) != 0)) {
+			if (req->op != IMAGE_READ || !file->grows)
+				return -EIO;
+			memset(bounce + got, 0, len - got);
+			got = len;
+		}
 	}
 	if (req->op == IMAGE_READ)
 		bounce_copy(req, bounce, len, false);
@@ -243,6 +283,9 @@ int image_file_run(struct image_file *file, struct image_req *req)
 	int r;
 
 	req->done_bytes = 0;
+	req->file = file;
+	if (file->backend)
+		return file->backend->run(file->backend->opaque, req);
 	switch (req->op) {
 	case IMAGE_READ:
 	case IMAGE_WRITE:
@@ -257,4 +300,71 @@ int image_file_run(struct image_file *file, struct image_req *req)
 		return r >= 0 && image_file_stable(file, req) ? make_stable(file) : r;
 	}
 	return -EINVAL;
+}
+
+/* --- one buffer --- */
+
+static int run_buffer(struct image_file *file, enum image_op op, void *buf, size_t bytes,
+		      uint64_t offset)
+{
+	struct iovec iov = {buf, bytes};
+	struct image_req req = {
+		.op = op, .offset = offset, .bytes = bytes, .iov = &iov, .n_iov = 1};
+
+	return bytes == 0 ? 0 : image_file_run(file, &req);
+}
+
+int image_file_pread(struct image_file *file, void *buf, size_t bytes, uint64_t offset)
+{
+	return run_buffer(file, IMAGE_READ, buf, bytes, offset);
+}
+
+int image_file_pwrite(struct image_file *file, const void *buf, size_t bytes, uint64_t offset)
+{
+	return run_buffer(file, IMAGE_WRITE, (void *)(uintptr_t)buf, bytes, offset);
+}
+
+int image_file_sync(struct image_file *file)
+{
+	struct image_req req = {.op = IMAGE_FLUSH};
+
+	return file->no_flush || file->readonly ? 0 : image_file_run(file, &req);
+}
+
+int image_file_length(struct image_file *file, uint64_t *ret)
+{
+	struct stat st;
+
+	if (file->backend)
+		*ret = file->backend->length(file->backend->opaque);
+	else if (file->is_block)
+		*ret = file->size_bytes;
+	else if (fstat(file->fd, &st) < 0)
+		return -errno;
+	else
+		*ret = (uint64_t)st.st_size;
+	return 0;
+}
+
+int image_file_truncate(struct image_file *file, uint64_t bytes)
+{
+	if (file->backend)
+		return file->backend->truncate(file->backend->opaque, bytes);
+	if (file->is_block)
+		return 0;
+	return ftruncate(file->fd, (off_t)bytes) < 0 ? -errno : 0;
+}
+
+int image_file_allocate(struct image_file *file, uint64_t offset, uint64_t bytes,
+			enum image_prealloc how)
+{
+	struct image_req req = {.op = IMAGE_WRITE_ZEROES, .offset = offset, .bytes = bytes};
+
+	if (how == IMAGE_PREALLOC_FULL) {
+		req.file = file;
+		return file->backend ? image_file_run(file, &req) : write_zeroes(file, &req);
+	}
+	if (how != IMAGE_PREALLOC_FALLOC || file->backend || file->is_block)
+		return 0;
+	return -posix_fallocate(file->fd, (off_t)offset, (off_t)bytes);
 }

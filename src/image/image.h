@@ -1,6 +1,7 @@
 /*
- * Disk images, as users of one see them: open, geometry, asynchronous requests. Formats (raw; later qcow2, luks) stand behind
- * struct image_format, engines (io_uring, threads) behind struct image_engine; see image_impl.h.
+ * Disk images, as users of one see them: open, geometry, asynchronous requests. Formats (raw, qcow2; later luks) stand behind
+ * struct image_format, engines (io_uring, threads) behind struct image_engine; see image_impl.h. Images that no machine uses are
+ * made and changed through image_admin.h.
  *
  * Thread model: an image is opened and closed on the main thread. Each loop that does I/O opens its own channel; a channel
  * belongs to that loop, and completions run on it. Nothing allocates on the data path: the caller owns its requests.
@@ -17,6 +18,7 @@
 struct image;
 struct image_channel;
 struct image_file;
+struct image_backend;
 
 enum image_cache {
 	IMAGE_CACHE_WRITEBACK,    /* host page cache; a guest's flush reaches the disk (default) */
@@ -39,12 +41,20 @@ enum image_discard {
 struct image_config {
 	const char *path; /* names the image in messages, also when fd is given; may then be NULL */
 	int fd; /* -1, or an open descriptor used instead of path (taken over on success) */
-	const char *format; /* "raw" (also when NULL); never probed */
+	const char *format; /* "raw" (also when NULL) or "qcow2"; never probed */
 	bool readonly;
 	bool no_lock; /* do not take the open-file-description lock */
 	enum image_cache cache;
 	enum image_engine_kind engine;
 	enum image_discard discard;
+	/* Where files that an image names itself (backing and data files) may be, links followed: folders, NULL at the end, each
+	 * with what is below it. NULL: the image's own folder. */
+	const char *const *allowed_dirs;
+	bool allow_any_dir;
+	bool no_backing; /* as if the image had none: to look at it, or to give it another */
+	bool inspect; /* also one that is marked as in use or damaged, as it is: to check or repair it */
+	const struct image_backend
+		*backend; /* in the place of a file, for tests; path then only names it */
 };
 
 /* Opens and locks (F_OFD_SETLK: exclusive for writing, shared for reading). The message names the file and what to do:
@@ -54,7 +64,7 @@ void image_close(struct image *image); /* after its channels; flushes nothing; N
 
 struct image_info {
 	const char *path;   /* as configured; lives as long as the image */
-	const char *format; /* "raw" */
+	const char *format; /* "raw", "qcow2" */
 	const char *engine; /* as chosen: "io_uring", "threads" */
 	enum image_cache cache;
 	uint64_t size_bytes;
@@ -89,6 +99,7 @@ struct image_req {
 	enum image_op op;
 	bool fua;       /* WRITE, WRITE_ZEROES: on stable storage when it completes */
 	bool may_unmap; /* WRITE_ZEROES */
+	bool compress; /* WRITE: store it compressed, if that saves space and the format can; else as usual */
 	uint64_t offset, bytes;
 	const struct iovec *iov; /* READ, WRITE: sums to bytes */
 	unsigned n_iov;          /* at most IMAGE_MAX_IOV */

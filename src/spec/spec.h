@@ -63,8 +63,9 @@ enum spec_cache {
 struct spec_disk {
 	char *id; /* default disk0, disk1, ... */
 	char *path;
-	int fd;       /* -1: none; an inherited descriptor instead of path */
-	char *format; /* "raw" */
+	int fd;             /* -1: none; an inherited descriptor instead of path */
+	char *format;       /* "raw", "qcow2" */
+	char *backing_dirs; /* apart by colons; where files that the image names may be */
 	bool readonly;
 	char *serial; /* at most 20 characters */
 	enum spec_cache cache;

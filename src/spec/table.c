@@ -35,7 +35,7 @@ static const char *const accel_kinds[] = {"auto", "kvm", "soft", "null", NULL};
 static const char *const accel_engines[] = {"auto", "interpreter", NULL};
 static const char *const cache_modes[] = {"writeback", "none", "writethrough", "unsafe", NULL};
 static const char *const engines[] = {"auto", "io_uring", "threads", NULL};
-static const char *const formats[] = {"raw", NULL};
+static const char *const formats[] = {"raw", "qcow2", NULL};
 static const char *const net_kinds[] = {"user", "tap", "null", NULL};
 
 static const struct spec_field accel_fields[] = {
@@ -84,6 +84,8 @@ static const struct spec_field disk_fields[] = {
 	 .help = "an inherited open descriptor instead of a path"},
 	{KEY("format", choice, struct spec_disk, format), .initial = "raw", .choices = formats,
 	 .help = "how the image is laid out; never guessed"},
+	{KEY("backing-dirs", string, struct spec_disk, backing_dirs), .min = 1, .arg = "DIR:DIR...",
+	 .help = "folders where the image's backing and data files may be, beside its own"},
 	{KEY("readonly", bool, struct spec_disk, readonly), .initial = "off",
 	 .help = "refuse writes, and open the image for reading only"},
 	{KEY("serial", string, struct spec_disk, serial), .min = 1, .max = 20, .arg = "TEXT",

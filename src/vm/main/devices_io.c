@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/str.h"
 #include "vm/devices/virtio_balloon.h"
 #include "vm/devices/virtio_blk.h"
@@ -27,6 +28,23 @@ static int start_io(struct loop_thread **ret, const char *id, struct error *err)
 	return r < 0 ? error_set_errno(err, r, "cannot start the I/O thread of '%s'", id) : 0;
 }
 
+#define MAX_BACKING_DIRS 16u
+
+/* Cuts text at its colons. */
+static int split_dirs(char *text, const char **dirs)
+{
+	unsigned n = 0;
+	char *dir;
+
+	while ((dir = strsep(&text, ":"))) {
+		if (n == MAX_BACKING_DIRS)
+			return -E2BIG;
+		if (*dir)
+			dirs[n++] = dir;
+	}
+	return 0;
+}
+
 static int open_disk(const struct spec_disk *spec, struct image **ret, struct error *err)
 {
 	static const enum image_cache caches[] = {
@@ -35,6 +53,8 @@ static int open_disk(const struct spec_disk *spec, struct image **ret, struct er
 		[SPEC_CACHE_WRITETHROUGH] = IMAGE_CACHE_WRITETHROUGH,
 		[SPEC_CACHE_UNSAFE] = IMAGE_CACHE_UNSAFE,
 	};
+	const char *dirs[MAX_BACKING_DIRS + 1] = {NULL};
+	_cleanup_free_ char *text = spec->backing_dirs ? strdup(spec->backing_dirs) : NULL;
 	struct image_config config = {
 		.path = spec->path,
 		.fd = spec->fd,
@@ -43,7 +63,12 @@ static int open_disk(const struct spec_disk *spec, struct image **ret, struct er
 		.no_lock = !spec->lock,
 		.cache = caches[spec->cache],
 		.discard = spec->discard ? IMAGE_DISCARD_UNMAP : IMAGE_DISCARD_IGNORE,
+		.allowed_dirs = dirs,
 	};
+
+	if (split_dirs(text, dirs) < 0)
+		return error_set(err, -EINVAL, "disk '%s': backing-dirs has more than %u folders",
+				 spec->id, MAX_BACKING_DIRS);
 
 	if (str_eq(spec->engine, "io_uring"))
 		config.engine = IMAGE_ENGINE_IO_URING;

@@ -8,6 +8,7 @@
 #include "base/endian.h"
 
 static enum accel_kind kind = ACCEL_KVM;
+static bool interpret;
 
 enum accel_kind guest_kind(void)
 {
@@ -16,7 +17,8 @@ enum accel_kind guest_kind(void)
 
 int guest_main(int argc, char **argv, const char *group, const struct CMUnitTest *tests, size_t n)
 {
-	kind = argc > 1 && strcmp(argv[1], "soft") == 0 ? ACCEL_SOFT : ACCEL_KVM;
+	interpret = argc > 1 && strcmp(argv[1], "interpreter") == 0;
+	kind = interpret || (argc > 1 && strcmp(argv[1], "soft") == 0) ? ACCEL_SOFT : ACCEL_KVM;
 	return _cmocka_run_group_tests(group, tests, n, NULL, NULL);
 }
 
@@ -68,6 +70,7 @@ int guest_try(struct guest *g, const struct accel_config *config, struct error *
 	pthread_mutex_init(&g->lock, NULL);
 	pthread_cond_init(&g->changed, NULL);
 	g->answer = 0x8877665544332211ULL;
+	own.interpret = interpret;
 	own.handlers = (struct accel_handlers){.pio = guest_pio, .mmio = guest_mmio, .opaque = g};
 	r = accel_open(&own, &g->accel, err);
 	if (r < 0)

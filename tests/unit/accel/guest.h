@@ -50,7 +50,7 @@ struct guest {
 	} ends[GUEST_MAX_VCPUS];
 };
 
-/* The accelerator that the program was started for: its argument, "kvm" or "soft". */
+/* The accelerator that the program was started for: its argument, "kvm", "soft", or "interpreter" for soft without its translator. */
 enum accel_kind guest_kind(void);
 int guest_main(int argc, char **argv, const char *group, const struct CMUnitTest *tests, size_t n);
 #define GUEST_MAIN(argc, argv, group, tests)                                                       \

@@ -56,10 +56,12 @@ class Bash(unittest.TestCase):
         (pathlib.Path(self.dir) / "disk.img").touch()
 
     def test_verbs(self):
-        self.assertEqual(self.complete("vireo "), ["run", "check-host", "help", "version"])
+        self.assertEqual(self.complete("vireo "), ["run", "image", "check-host", "help", "version"])
         self.assertEqual(self.complete("vireo c"), ["check-host"])
         self.assertEqual(self.complete("vireo help v"), ["version"])
         self.assertEqual(self.complete("vireo check-host "), ["--json"])
+        self.assertEqual(self.complete("vireo image c"), ["create", "check", "convert", "compare", "commit"])
+        self.assertEqual(self.complete("vireo image info -f q"), ["qcow2"])
         self.assertEqual(self.complete("vireo version "), [])
 
     def test_options(self):

@@ -74,7 +74,7 @@ class Words(Case):
         for args in (["help"], ["--help"], ["-h"]):
             done = self.run_vireo(*args)
             self.assertEqual(done.returncode, 0)
-            for verb in ("run", "check-host", "help", "version"):
+            for verb in ("run", "image", "check-host", "help", "version"):
                 self.assertIn(f"  vireo {verb} ", done.stdout)
         for args in (["version"], ["--version"], ["run", "--version"]):
             done = self.run_vireo(*args)

@@ -7,6 +7,8 @@ Needs neither KVM nor a kernel, so it runs everywhere, under the sanitizers too.
 
 import pathlib
 import signal
+import struct
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -167,6 +169,58 @@ class Scripted(unittest.TestCase):
             "--disk", f"path={disks[0]},iothread=on,serial=abc", "--disk", f"path={disks[1]},readonly=on,cache=none",
             "--net", "null", "--net", "null,iothread=on", "--console", f"unix:{socket}"])
         self.assertEqual(status, 0, text)
+
+
+def multiboot(code):
+    """A multiboot 1 image of a few bytes of 32-bit code, loaded at 1 MiB."""
+    base, flags = 0x100000, 1 << 16  # the addresses below count
+    magic = 0x1BADB002
+    end = base + 32 + len(code)
+    return struct.pack("<8I", magic, flags, -(magic + flags) & 0xFFFFFFFF, base, base, end, end, base + 32) + code
+
+
+OUT_EXIT_10 = bytes.fromhex("b010 e6f4")  # mov al, 0x10; out 0xf4, al: status 0x21
+
+
+class Software(unittest.TestCase):
+    """A few instructions on the software CPU, with and without its translator."""
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="vireo-vmm-")
+        self.addCleanup(self.folder.cleanup)
+
+    def run_code(self, code, *args, accel="soft"):
+        image = pathlib.Path(self.folder.name, "image")
+        image.write_bytes(multiboot(code))
+        guest = Guest("--kernel", image, "--accel", accel, "--memory", "64M", "--debug-exit", "0xf4", *args)
+        self.addCleanup(guest.end)
+        return guest.wait(30), guest.text()
+
+    def test_code_runs(self):
+        for accel in ("soft", "soft,engine=interpreter"):
+            status, text = self.run_code(OUT_EXIT_10, accel=accel)
+            self.assertEqual(status, 0x21, text)
+
+    def test_nothing_runs_after_a_reset(self):
+        # mov dx, 0xcf9; mov al, 6; out dx, al
+        status, text = self.run_code(bytes.fromhex("66baf90c b006 ee") + OUT_EXIT_10, "--no-reboot")
+        self.assertEqual(status, 0, text)
+
+    def test_a_triple_fault_is_a_reset(self):
+        # lidt of nothing; ud2
+        status, text = self.run_code(bytes.fromhex("0f011d 00000000 0f0b") + OUT_EXIT_10, "--no-reboot")
+        self.assertEqual(status, 0, text)
+
+    def test_auto_runs_it_whatever_the_host_has(self):
+        status, text = self.run_code(OUT_EXIT_10, accel="auto")
+        self.assertEqual(status, 0x21, text)
+        fast = subprocess.run([VMM, "--check-accel"], stderr=subprocess.DEVNULL, check=False).returncode == 0
+        self.assertEqual("the software CPU runs this machine" in text, not fast, text)
+
+    def test_vhost_is_refused(self):
+        status, text = self.run_code(OUT_EXIT_10, "--vsock", "cid=7")
+        self.assertEqual(status, 2, text)
+        self.assertIn("--vsock: vhost writes guest memory where accelerator 'soft' cannot see it", text)
 
 
 if __name__ == "__main__":

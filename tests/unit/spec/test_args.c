@@ -248,8 +248,7 @@ static void bad_values_are_refused(void **state)
 	assert_refused("--accel: kind: 'hvf' is not known: give auto, kvm, soft or null", "--accel",
 		       "hvf");
 	assert_refused("--disk: cache: 'fast' is not known", "--disk", "x,cache=fast");
-	assert_refused("--disk: format: 'qcow2' is not known: give raw", "--disk",
-		       "x,format=qcow2");
+	assert_refused("--disk: format: 'qcow3' is not known", "--disk", "x,format=qcow3");
 	assert_refused("--net: mac: '52:54' is no MAC address", "--net", "user,mac=52:54");
 	assert_refused("group address", "--net", "user,mac=01:00:5e:00:00:01");
 	assert_refused("all zeros", "--net", "user,mac=00:00:00:00:00:00");

@@ -410,6 +410,8 @@ bool irq_rdmsr(struct soft_cpu *cpu, uint32_t index, uint64_t *ret);
 bool irq_wrmsr(struct soft_cpu *cpu, uint32_t index, uint64_t value);
 /* The paravirtual CPUID leaves 0x40000000 up. */
 void irq_cpuid(struct soft_cpu *cpu, uint32_t leaf, uint32_t ret[4]);
+/* VMCALL, VMMCALL: the result. */
+uint64_t irq_hypercall(struct soft_cpu *cpu, uint64_t call, const uint64_t arg[4]);
 uint8_t lapic_get_tpr(struct soft_cpu *cpu);
 void lapic_set_tpr(struct soft_cpu *cpu, uint8_t tpr);
 uint32_t lapic_id(const struct soft_cpu *cpu);

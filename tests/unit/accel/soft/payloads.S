@@ -72,6 +72,31 @@ payload fill
 	hlt
 payload_end fill
 
+/* Two processors. The first calls rdi again and again, and stores what it returned at 0(%rbx); rdi returns a constant that the second
+ * changes: it writes 1, 2, .. rcx into the instruction at rdi and waits for each to be seen. Then it sets 8(%rbx), and both halt. */
+payload call_always
+1:	call	*%rdi
+	mov	%eax, (%rbx)
+	cmpl	$0, 8(%rbx)
+	je	1b
+	cli
+	hlt
+payload_end call_always
+
+payload patch_always
+	xor	%edx, %edx
+1:	inc	%edx
+	mov	%edx, 1(%rdi)
+2:	pause
+	cmp	%edx, (%rbx)
+	jne	2b
+	cmp	%ecx, %edx
+	jne	1b
+	movl	$1, 8(%rbx)
+	cli
+	hlt
+payload_end patch_always
+
 /* Real mode: sums the bytes of a string with a segment override, in decimal; 16-bit addressing and stack. */
 	.code16
 payload real

@@ -21,7 +21,7 @@ static void rig_mmio(void *opaque, unsigned vcpu, gpa_t addr, bool is_write, voi
 	rig_access(opaque, data, size, is_write);
 }
 
-void rig_init(struct rig *r, unsigned n)
+void rig_open(struct rig *r, unsigned n, bool interpret)
 {
 	const struct gmem_config mem = {.ram_bytes = 4 * MIB};
 	struct accel_config config = {
@@ -30,6 +30,7 @@ void rig_init(struct rig *r, unsigned n)
 		.sockets = 1,
 		.cores = n,
 		.threads = 1,
+		.interpret = interpret,
 		.handlers = {.pio = rig_pio, .mmio = rig_mmio, .opaque = r},
 	};
 	const struct gmem_region *regions;
@@ -51,6 +52,11 @@ void rig_init(struct rig *r, unsigned n)
 			fail_msg("%s", err.text);
 		r->cpu[i] = soft_cpu_of(vcpu);
 	}
+}
+
+void rig_init(struct rig *r, unsigned n)
+{
+	rig_open(r, n, false);
 }
 
 void rig_fini(struct rig *r)

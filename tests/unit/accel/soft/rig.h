@@ -24,6 +24,7 @@ struct rig {
 };
 
 void rig_init(struct rig *r, unsigned n_vcpus);
+void rig_open(struct rig *r, unsigned n_vcpus, bool interpret);
 void rig_fini(struct rig *r);
 /* Stops machine time, and moves it. */
 void rig_time(struct rig *r, uint64_t ns);

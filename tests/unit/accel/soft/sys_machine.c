@@ -69,6 +69,12 @@ void irq_cpuid(struct soft_cpu *cpu, uint32_t leaf, uint32_t ret[4])
 	ret[1] = ret[2] = ret[3] = 0;
 }
 
+uint64_t irq_hypercall(struct soft_cpu *cpu, uint64_t call, const uint64_t arg[4])
+{
+	(void)cpu;
+	return call + arg[0];
+}
+
 uint8_t lapic_get_tpr(struct soft_cpu *cpu)
 {
 	(void)cpu;

@@ -136,7 +136,7 @@ static int run_host(struct host *h, const uint8_t *insn, unsigned n)
 	int number;
 
 	memcpy(h->scratch, h->in->memory, SCRATCH_BYTES);
-	number = sigsetjmp(host_fault, 0);
+	number = sigsetjmp(host_fault, 1);
 	if (number == 0) {
 		code();
 		memcpy(h->out->memory, h->scratch, SCRATCH_BYTES);

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "vm/accel/soft/interp/code.h"
 
@@ -19,12 +20,14 @@ PAYLOAD(mix)
 PAYLOAD(self_modifying)
 PAYLOAD(fill)
 PAYLOAD(real)
+PAYLOAD(call_always)
+PAYLOAD(patch_always)
 #define CODE_OF(name) payload_##name, (size_t)(payload_##name##_end - payload_##name)
 
 uint64_t interp_count(const struct soft_cpu *cpu);
 
-/* A 64-bit guest with the first 2 MiB mapped where they are. */
-static void boot(struct rig *r, const uint8_t *code, size_t size)
+/* 64-bit guests with the first 2 MiB mapped where they are. */
+static void boot_all(struct rig *r, unsigned n, bool interpret, const uint8_t *code, size_t size)
 {
 	const struct x86_boot_regs regs = {
 		.mode = X86_BOOT_LONG64,
@@ -39,11 +42,17 @@ static void boot(struct rig *r, const uint8_t *code, size_t size)
 	const uint64_t entry[3] = {(TABLES + 0x1000) | 7, (TABLES + 0x2000) | 7, 0x87};
 	struct error err = ERROR_INIT;
 
-	rig_init(r, 1);
+	rig_open(r, n, interpret);
 	for (unsigned i = 0; i < 3; i++)
 		gmem_write(r->mem, TABLES + 0x1000 * i, &entry[i], 8);
 	gmem_write(r->mem, CODE, code, size);
-	assert_int_equal(accel_vcpu_set_boot(&r->cpu[0]->base, &regs, &err), 0);
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(accel_vcpu_set_boot(&r->cpu[i]->base, &regs, &err), 0);
+}
+
+static void boot(struct rig *r, const uint8_t *code, size_t size)
+{
+	boot_all(r, 1, true, code, size);
 }
 
 /* Runs until HLT; returns how many times the loop was left on the way. */
@@ -140,6 +149,51 @@ static void across_a_page(void **state)
 	run_to_halt(r.cpu[0]);
 	assert_int_equal(r.cpu[0]->gpr[0], 0x1122334455667788);
 	rig_fini(&r);
+}
+
+static void *run_thread(void *opaque)
+{
+	accel_vcpu_run(opaque);
+	return NULL;
+}
+
+/* One processor changes what another one executes all the time; no change may stay unseen. */
+static void patched_by_another(bool interpret)
+{
+	static const uint8_t function[] = {0xb8, 0, 0, 0, 0, 0xc3}; /* mov $0, %eax; ret */
+	struct rig r;
+	const volatile uint32_t *done;
+	pthread_t thread[2];
+
+	boot_all(&r, 2, interpret, CODE_OF(call_always));
+	gmem_write(r.mem, CODE + 0x1000, function, sizeof(function));
+	gmem_write(r.mem, CODE + 0x2000, CODE_OF(patch_always));
+	done = gmem_ptr(r.mem, DATA + 8, 4);
+	for (unsigned i = 0; i < 2; i++)
+		r.cpu[i]->gpr[7] = CODE + 0x1000;
+	r.cpu[1]->rip = CODE + 0x2000;
+	r.cpu[1]->gpr[1] = 300;
+	r.cpu[1]->gpr[4] = STACK - 4096;
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&thread[i], NULL, run_thread, &r.cpu[i]->base), 0);
+	while (!*done)
+		usleep(100);
+	for (unsigned i = 0; i < 2; i++) {
+		accel_vcpu_kick(&r.cpu[i]->base);
+		pthread_join(thread[i], NULL);
+	}
+	assert_int_equal(r.cpu[1]->gpr[2], 300);
+	rig_fini(&r);
+}
+
+static void another_processor_changes_code(void **state)
+{
+	patched_by_another(true);
+}
+
+static void another_processor_changes_translated_code(void **state)
+{
+	patched_by_another(false);
 }
 
 /* --- strings --- */
@@ -458,6 +512,8 @@ int main(void)
 		cmocka_unit_test(a_loop_computes),
 		cmocka_unit_test(code_that_changes_itself),
 		cmocka_unit_test(a_device_changes_code),
+		cmocka_unit_test(another_processor_changes_code),
+		cmocka_unit_test(another_processor_changes_translated_code),
 		cmocka_unit_test(across_a_page),
 		cmocka_unit_test(strings_cross_pages),
 		cmocka_unit_test(a_string_is_interrupted),

@@ -11,8 +11,19 @@
 
 #include "vm/accel/soft/soft.h"
 
+/* The thread sanitizer looks at what it inlines, whatever the callee asks for. */
+#if defined(__SANITIZE_THREAD__)
+#define RAM_ACCESS_INLINE noinline, unused
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define RAM_ACCESS_INLINE noinline, unused
+#endif
+#endif
+#ifndef RAM_ACCESS_INLINE
+#define RAM_ACCESS_INLINE always_inline
+#endif
 #define RAM_ACCESS                                                                                 \
-	__attribute__((always_inline, no_sanitize("thread"),                                       \
+	__attribute__((RAM_ACCESS_INLINE, no_sanitize("thread"),                                   \
 		       no_sanitize("alignment"))) static inline
 
 struct ram16 {

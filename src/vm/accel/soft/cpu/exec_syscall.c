@@ -147,17 +147,16 @@ static void exec_write_base(struct soft_cpu *cpu, const struct insn *insn)
 	cpu->seg[seg].base = base;
 }
 
-/* Calls to the hypervisor that CPUID names, by the vendor's own instruction; none is known. (Linux: Documentation/virt/kvm/x86/hypercalls.rst.) */
-#define HYPERCALL_UNKNOWN (-1000LL)
-#define HYPERCALL_DENIED  (-1LL)
-
+/* Calls to the hypervisor that CPUID names, by the vendor's own instruction. */
 static void exec_hypercall(struct soft_cpu *cpu, const struct insn *insn)
 {
+	uint64_t mask = cpu_is64(cpu) ? ~0ULL : UINT32_MAX;
+	const uint64_t arg[] = {cpu->gpr[3] & mask, cpu->gpr[1] & mask, cpu->gpr[2] & mask,
+				cpu->gpr[6] & mask};
+
 	if ((insn->op == OP_VMMCALL) != cpu_is_amd(cpu))
 		cpu_raise(cpu, VEC_UD);
-	cpu->gpr[0] = (uint64_t)(cpu->cpl == 0 ? HYPERCALL_UNKNOWN : HYPERCALL_DENIED);
-	if (!cpu_is64(cpu))
-		cpu->gpr[0] = (uint32_t)cpu->gpr[0];
+	cpu->gpr[0] = irq_hypercall(cpu, cpu->gpr[0] & mask, arg) & mask;
 }
 
 exec_fn bind_fast_calls(const struct insn *insn)

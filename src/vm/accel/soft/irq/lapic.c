@@ -16,7 +16,6 @@
 #define X2_SELF          0x83Fu
 
 #define APIC_BASE_KNOWN (APIC_BASE_BSP | APIC_BASE_X2 | APIC_BASE_ENABLE)
-#define ADDRESS_BITS    52 /* the guest's own limit is checked by nobody: beyond it is no memory */
 
 void lapic_reset(struct soft_cpu *cpu, bool power_on)
 {
@@ -288,9 +287,18 @@ bool lapic_wrmsr(struct soft_cpu *cpu, uint32_t index, uint64_t value)
 	return reg_write(cpu, offset, (uint32_t)value);
 }
 
+/* What an address of a page may have set. */
+static uint64_t address_bits(struct soft_cpu *cpu)
+{
+	uint32_t sizes[4];
+
+	cpuid_read(cpu, 0x80000008, 0, sizes);
+	return ((1ULL << (sizes[0] & 63)) - 1) & ~0xFFFULL;
+}
+
 bool lapic_set_base(struct soft_cpu *cpu, uint64_t value)
 {
-	const uint64_t address = ((1ULL << ADDRESS_BITS) - 1) & ~0xFFFULL;
+	uint64_t address = address_bits(cpu);
 	struct soft_lapic *l = cpu->lapic;
 	uint64_t old = atomic_load(&l->base);
 	bool on = value & APIC_BASE_ENABLE, x2 = value & APIC_BASE_X2;

@@ -32,7 +32,7 @@ void soft_post_nmi(struct soft_cpu *cpu)
 {
 	unsigned n = atomic_load(&cpu->nmi_pending);
 
-	/* One in service and one waiting are all that a processor remembers. */
+	/* One about to be taken and one behind it are all that a processor remembers. */
 	while (n < 2 && !atomic_compare_exchange_weak(&cpu->nmi_pending, &n, n + 1))
 		;
 	soft_request(cpu, REQ_NMI);
@@ -148,6 +148,15 @@ static bool deliver_left_over(struct soft_cpu *cpu)
 	return e.interrupt_soft || cpu_deliver_interrupt(cpu, e.interrupt_vector);
 }
 
+/* While one is being handled another is remembered, and no more. */
+static void limit_nmis(struct soft_cpu *cpu)
+{
+	unsigned n = atomic_load(&cpu->nmi_pending);
+
+	while (cpu->nmi_blocked && n > 1 && !atomic_compare_exchange_weak(&cpu->nmi_pending, &n, 1))
+		;
+}
+
 /* Delivers everything that can be now. Inside. False on a triple fault. */
 static bool deliver(struct soft_cpu *cpu)
 {
@@ -158,6 +167,7 @@ static bool deliver(struct soft_cpu *cpu)
 		int vector;
 
 		if (!nmi && !interrupt_ready(cpu)) {
+			limit_nmis(cpu);
 			cpu->waiting = atomic_load(&cpu->nmi_pending) > 0 || lapic_pending(cpu);
 			return true;
 		}

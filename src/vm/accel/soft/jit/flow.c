@@ -154,60 +154,57 @@ static void ret(struct trans *t, const struct insn *insn)
 	jump_to_s1(t, false, true, size + extra);
 }
 
-/* Conditional branches: on to the next instruction, or to a place in this page or (tail) another one. */
-static void conditional(struct trans *t, const struct insn *insn)
+/* A conditional jump's displacement, `jump`, is to lead to a place in this page or (out of line) another one. */
+static void conditional_target(struct trans *t, int64_t off, uint8_t *jump)
 {
-	int64_t off = (int64_t)t->at[t->i + 1] + (int64_t)insn->imm;
+	struct tail *tail;
 
-	trans_flags_need(t);
 	if (off >= 0 && off < 4096) {
-		link_tail(t, (unsigned)off, emit_jcc_aligned(t->e, insn->cond, NULL));
-	} else {
-		struct tail *tail = trans_tail(t, TAIL_FAR, emit_jcc(t->e, insn->cond, NULL));
-
-		if (tail != NULL) {
-			tail->off = off;
-			tail->flags = t->flags;
-		}
+		link_tail(t, (unsigned)off, jump);
+		return;
 	}
+	tail = trans_tail(t, TAIL_FAR, jump);
+	if (tail == NULL)
+		return;
+	tail->off = off;
+	tail->flags = t->flags;
 }
 
-/* JRCXZ and LOOP have only short displacements: they jump around a jump. */
+static int64_t branch_target(const struct trans *t, const struct insn *insn)
+{
+	return (int64_t)t->at[t->i + 1] + (int64_t)insn->imm;
+}
+
+static void conditional(struct trans *t, const struct insn *insn)
+{
+	trans_flags_need(t);
+	conditional_target(t, branch_target(t, insn), emit_jcc_aligned(t->e, insn->cond, NULL));
+}
+
+/* JRCXZ and LOOP have only short displacements: they jump around a jump, or to it. */
 static void on_rcx(struct trans *t, const struct insn *insn, enum trans_how how)
 {
 	struct emit *e = t->e;
-	int64_t off = (int64_t)t->at[t->i + 1] + (int64_t)insn->imm;
-	bool is_64 = t->mode == INSN_MODE_64, addend = t->addend_in_s1;
-	uint8_t *taken, *skip = NULL;
-	unsigned flags;
+	bool is_64 = t->mode == INSN_MODE_64;
+	uint8_t *from, *jump;
 
 	if (t->target_live[t->i] != 0)
 		trans_flags_need(t);
-	flags = t->flags;
 	if (how == HOW_LOOP)
 		emit_lea(e, is_64 ? 8 : 4, H_RCX, rm_mem(H_RCX, -1));
 	if (!is_64)
 		emit_u8(e, 0x67);
 	emit_u8(e, 0xe3);
-	emit_u8(e, 0);
-	taken = e->p;
+	emit_u8(e, how == HOW_JRCXZ ? 2 : 0);
 	if (how == HOW_JRCXZ) {
 		emit_u8(e, 0xeb);
 		emit_u8(e, 0);
-		skip = e->p;
-		if (!e->full)
-			taken[-1] = (uint8_t)(e->p - taken);
 	}
-	trans_goto(t, off, t->target_live[t->i]);
-	if (!e->full) {
-		uint8_t *from = how == HOW_JRCXZ ? skip : taken;
-
-		if (e->p - from > 127)
-			t->no_memory = true; /* cannot be: what a goto emits is bounded */
+	from = e->p;
+	jump = emit_jmp_aligned(e, NULL);
+	if (!e->full)
 		from[-1] = (uint8_t)(e->p - from);
-	}
-	t->flags = flags;
-	t->addend_in_s1 = addend;
+	conditional_target(t, branch_target(t, insn), jump);
 }
 
 void trans_flow(struct trans *t, const struct insn *insn, enum trans_how how)
@@ -222,10 +219,10 @@ void trans_flow(struct trans *t, const struct insn *insn, enum trans_how how)
 		break;
 	case HOW_CALL:
 		call_pushes(t);
-		trans_goto(t, (int64_t)t->at[t->i + 1] + (int64_t)insn->imm, t->target_live[t->i]);
+		trans_goto(t, branch_target(t, insn), t->target_live[t->i]);
 		break;
 	case HOW_JMP:
-		trans_goto(t, (int64_t)t->at[t->i + 1] + (int64_t)insn->imm, t->target_live[t->i]);
+		trans_goto(t, branch_target(t, insn), t->target_live[t->i]);
 		break;
 	case HOW_CALL_IND:
 		call_indirect(t, insn);
@@ -285,6 +282,7 @@ void trans_tails(struct trans *t)
 	for (unsigned n = 0; n < t->n_tails && !e->full && !t->no_memory; n++) {
 		const struct tail *tail = &t->tails[n];
 
+		t->sites_here = 0;
 		emit_patch_here(e, tail->jump);
 		switch (tail->kind) {
 		case TAIL_MEMORY:

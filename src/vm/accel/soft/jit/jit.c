@@ -5,8 +5,12 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
 
 #define STUB_BYTES (16u << 10)
 #define HALF_BYTES (64u << 20) /* taken from the host as it fills */
@@ -19,6 +23,14 @@ static bool host_has_avx(void)
 		return false;
 	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
 	return (low & 6) == 6;
+}
+
+/* VIREO_SOFT_DEBUG: for those who work on the translator. */
+static bool debug_wants(const char *word)
+{
+	const char *text = getenv("VIREO_SOFT_DEBUG");
+
+	return text != NULL && strstr(text, word) != NULL;
 }
 
 static bool host_has_xsave(void)
@@ -44,6 +56,8 @@ int jit_init(struct soft *soft, struct error *err)
 		return error_set(err, -ENOMEM, "the translator: out of memory");
 	}
 	jit->soft = soft;
+	jit->stats = debug_wants("stats");
+	jit->lockstep = debug_wants("lockstep");
 	jit->has_avx = host_has_avx();
 	jit->stub_bytes = STUB_BYTES;
 	jit->half_bytes = HALF_BYTES;
@@ -70,6 +84,11 @@ void jit_fini(struct soft *soft)
 
 	if (jit == NULL)
 		return;
+	if (jit->stats)
+		log_info("translator: %" PRIu64 " blocks of %" PRIu64 " instructions, %" PRIu64
+			 " of them in C; %" PRIu64 " blocks dropped, %" PRIu64 " turns",
+			 jit->n_blocks, jit->n_insns, jit->n_fallbacks, jit->n_invalidated,
+			 jit->n_flushes);
 	soft->jit = NULL;
 	soft->on_code_written = NULL;
 	for (unsigned n = 0; n < JIT_HALVES; n++)
@@ -98,6 +117,13 @@ void jit_cpu_fini(struct soft_cpu *cpu)
 
 	if (j == NULL)
 		return;
+	if (cpu->soft->jit->stats)
+		log_info("translator, vCPU %u: entered %" PRIu64 ", memory %" PRIu64
+			 ", window %" PRIu64 ", in C %" PRIu64 ", jumps %" PRIu64 ", links %" PRIu64
+			 ", steps %" PRIu64 ", flushes %" PRIu64,
+			 cpu->base.index, j->counts.enter, j->counts.memory, j->counts.window,
+			 j->counts.exec, j->counts.jump, j->counts.link, j->counts.step,
+			 j->flushes);
 	cpu->jit = NULL;
 	for (unsigned key = 0; key < KEY_MODES; key++)
 		free(j->jumps[key]);

@@ -135,7 +135,7 @@ struct jit_arena {
 void *arena_alloc(struct jit_arena *arena, size_t bytes); /* zeroed; NULL: no memory */
 void arena_free(struct jit_arena *arena);
 
-#define JIT_HASH_BITS 15
+#define JIT_HASH_BITS 17
 #define JIT_HASH_SIZE (1u << JIT_HASH_BITS)
 #define JIT_HALVES    2
 
@@ -153,7 +153,7 @@ struct soft_jit {
 	struct codemem mem;
 	struct jit_stubs stubs;        /* [const] */
 	bool has_avx;                  /* [const] host's */
-	bool lockstep;                 /* [const] */
+	bool stats, lockstep;          /* [const] VIREO_SOFT_DEBUG */
 	size_t stub_bytes, half_bytes; /* [const] */
 	pthread_mutex_t lock;
 	/* [lock] from here */
@@ -162,6 +162,7 @@ struct soft_jit {
 	struct jit_arena arena[JIT_HALVES];
 	struct emit emit;
 	struct trans *trans;
+	bool is_full; /* why jit_translate() returned NULL */
 	unsigned half;
 	atomic_uint epoch; /* [atomic] grows when a half is left */
 	uint64_t n_blocks, n_insns, n_fallbacks, n_invalidated, n_flushes;

@@ -191,7 +191,7 @@ static struct jit_block *look_up(struct soft_cpu *cpu, unsigned key)
 	do {
 		page = jit_cache_page(jit, gpa, generation);
 		block = page == NULL ? NULL : jit_translate(jit, cpu, page, bytes, off, key);
-	} while (block == NULL && jit_cache_turn(jit));
+	} while (block == NULL && (page == NULL || jit->is_full) && jit_cache_turn(jit));
 	pthread_mutex_unlock(&jit->lock);
 	return block;
 }
@@ -238,7 +238,9 @@ const uint8_t *jit_on_jump(struct soft_cpu *cpu, struct jit_site *site, uint64_t
 	struct jit_block *block;
 
 	j->counts.jump++;
-	if (cpu->mode == INSN_MODE_64 && !is_canonical(linear) && site != NULL)
+	/* Going on to the next instruction is no branch: what is wrong with its address is its own fault. */
+	if (cpu->mode == INSN_MODE_64 && !is_canonical(linear) && site != NULL &&
+	    linear != code_address(cpu, site->next_off))
 		bad_branch(cpu, site);
 	cpu->rip = linear;
 	if (atomic_load_explicit(&cpu->request, memory_order_relaxed) != 0)

@@ -65,7 +65,7 @@ struct trans {
 	unsigned key;
 	enum insn_mode mode;
 	cpu_features_t features;
-	bool no_memory;
+	bool no_memory, too_much;
 
 	unsigned n;
 	bool falls_out; /* after the last instruction the block goes on elsewhere */

@@ -41,7 +41,7 @@ struct jit_site *trans_site(struct trans *t)
 	if (t->sites_here < sizeof(t->site_here) / sizeof(t->site_here[0]))
 		t->site_here[t->sites_here++] = site;
 	else
-		t->no_memory = true;
+		t->too_much = true;
 	return site;
 }
 
@@ -50,7 +50,7 @@ struct tail *trans_tail(struct trans *t, enum tail_kind kind, uint8_t *jump)
 	struct tail *tail = &t->tails[t->n_tails];
 
 	if (t->n_tails == MAX_TAILS) {
-		t->no_memory = true;
+		t->too_much = true;
 		return NULL;
 	}
 	t->n_tails++;
@@ -152,7 +152,8 @@ struct jit_block *jit_translate(struct soft_jit *jit, struct soft_cpu *cpu, stru
 	uint8_t *start = e->p;
 	struct jit_block *block = arena_alloc(&jit->arena[jit->half], sizeof(*block));
 
-	if (block == NULL || (size_t)(e->end - e->p) < TRANS_MAX_BYTES)
+	jit->is_full = block == NULL || (size_t)(e->end - e->p) < TRANS_MAX_BYTES;
+	if (jit->is_full)
 		return NULL;
 	t->jit = jit;
 	t->e = e;
@@ -161,7 +162,7 @@ struct jit_block *jit_translate(struct soft_jit *jit, struct soft_cpu *cpu, stru
 	t->key = key;
 	t->mode = (key & KEY_32) != 0 ? INSN_MODE_32 : INSN_MODE_64;
 	t->features = cpu->features;
-	t->no_memory = false;
+	t->no_memory = t->too_much = false;
 	t->n_tails = t->i = t->sites_here = 0;
 	t->fpu_live = false;
 	block->page = page;
@@ -171,13 +172,18 @@ struct jit_block *jit_translate(struct soft_jit *jit, struct soft_cpu *cpu, stru
 		trans_entries(t);
 		body(t);
 		trans_tails(t);
-		if (e->full || t->no_memory) {
+		if (e->full || t->no_memory || t->too_much) {
 			e->p = start;
 			e->full = false;
-			return NULL;
 		}
-		block->n_insns = (uint16_t)t->n;
-		block->bytes = (uint16_t)(t->at[t->n] - off);
+		jit->is_full = t->no_memory;
+		if (jit->is_full)
+			return NULL;
+		/* A block that is too much for the tables here, which none is known to be, has no instructions: they are executed one by one. */
+		if (e->p != start) {
+			block->n_insns = (uint16_t)t->n;
+			block->bytes = (uint16_t)(t->at[t->n] - off);
+		}
 	}
 	jit_cache_add(jit, block);
 	if (block->n_insns != 0)
