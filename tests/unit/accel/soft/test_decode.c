@@ -42,6 +42,8 @@ static const struct {
 	{"nop", "*"},
 	{"sysret", "sysret*"},
 	{"movd", "movq"},
+	{"*pinsrd", "*pinsrq"},
+	{"*pextrd", "*pextrq"},
 	{"fstp1", "fstpnce"},
 	{"fndisi", "fdisi8087_nop"},
 	{"fneni", "feni8087_nop"},
@@ -149,7 +151,8 @@ static bool same_register(const struct insn_operand *ours, ZydisRegister reg)
 	case ZYDIS_REGCLASS_MMX:
 		return ours->kind == OPND_MMX && ours->reg == id;
 	case ZYDIS_REGCLASS_XMM:
-		return ours->kind == OPND_VEC && ours->size <= 16 && ours->reg == id;
+		/* Where one operand is half as wide as the others, the wider name may stand here. */
+		return ours->kind == OPND_VEC && ours->reg == id;
 	case ZYDIS_REGCLASS_YMM:
 		return ours->kind == OPND_VEC && ours->size == 32 && ours->reg == id;
 	case ZYDIS_REGCLASS_SEGMENT:
@@ -222,7 +225,7 @@ static bool is_known_difference(const struct insn *ours, const ZydisDecodedInstr
 {
 	/* A narrower register than here, where the rest of it does not matter. */
 	if (theirs->mnemonic == ZYDIS_MNEMONIC_MOVMSKPS ||
-	    theirs->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PD)
+	    theirs->mnemonic == ZYDIS_MNEMONIC_MOVMSKPD)
 		return true;
 	switch (ours->op) {
 	case OP_CLZERO: /* lists rax */
@@ -333,11 +336,13 @@ static bool may_differ(const struct insn *ours, bool our_ok, const ZydisDecodedI
 		       bool their_ok)
 {
 	if (their_ok && !our_ok)
-		/* 0F 0D with a register: no instruction for the processor. */
+		/* For the processor, 0F 0D with a register and VPEXTRQ outside of 64-bit mode are no instructions. */
 		return theirs->mnemonic == ZYDIS_MNEMONIC_RSM ||
+		       theirs->mnemonic == ZYDIS_MNEMONIC_VPEXTRD ||
 		       (theirs->mnemonic == ZYDIS_MNEMONIC_NOP && ours->opcode == 0x0d) ||
 		       is_elsewhere(theirs->meta.isa_ext);
-	return !their_ok && (ours->op == OP_NOP);
+	/* A gather whose registers are not all different is refused when it is executed. */
+	return ours->op == OP_NOP || fnmatch("v*gather*", ours->form->name, 0) == 0;
 }
 
 /* Returns how many bytes to go on by. */
