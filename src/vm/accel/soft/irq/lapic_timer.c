@@ -143,6 +143,9 @@ void lapic_timer_mode(struct soft_cpu *cpu, uint32_t lvt)
 {
 	unsigned old = mode_of(lapic_get(cpu->lapic, LAPIC_LVTT)), now = mode_of(lvt);
 
+	/* What is due by now was so in the old mode: a one-shot that has run out does not begin again as a periodic one. */
+	if (old != now)
+		lapic_timer_poll(cpu);
 	if (old == now || (old != MODE_DEADLINE && now != MODE_DEADLINE))
 		return;
 	/* Into or out of deadlines: what was armed is gone. */
