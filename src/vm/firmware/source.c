@@ -88,6 +88,7 @@ int fw_source_load(const struct fw_source *src, uint64_t off, struct gmem *mem, 
 				 "the %s '%s' does not fit in memory at 0x%llx (%llu bytes)",
 				 src->what, src->name, (unsigned long long)gpa,
 				 (unsigned long long)len);
+	gmem_expect_write(mem, gpa, len);
 	r = fw_source_read(src, off, to, len, err);
 	if (r == 0)
 		gmem_mark_dirty(mem, gpa, len);

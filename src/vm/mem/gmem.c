@@ -121,6 +121,16 @@ int gmem_write(struct gmem *mem, gpa_t gpa, const void *buf, size_t len)
 	return 0;
 }
 
+void gmem_expect_write(struct gmem *mem, gpa_t gpa, uint64_t len)
+{
+	const struct gmem_region *r = gmem_find(mem, gpa);
+	const struct gmem_backing *b = r ? &mem->backing[r - mem->regions] : NULL;
+
+	/* Mergeable memory has no descriptor, and KSM wants small pages. */
+	if (b && b->fd >= 0 && b->page_bytes == GMEM_PAGE)
+		gmem_back_collapse(r->hva + (gpa - r->gpa), MIN(len, r->size - (gpa - r->gpa)));
+}
+
 int gmem_discard(struct gmem *mem, gpa_t gpa, uint64_t len)
 {
 	uint64_t page, end;

@@ -74,6 +74,10 @@ int gmem_discard(struct gmem *mem, gpa_t gpa, uint64_t len);
 void gmem_watch(struct gmem *mem, void (*written)(void *opaque, gpa_t gpa, uint64_t len),
 		void *opaque);
 
+/* All of [gpa, gpa + len) is about to be written: lets the host back what it can of it by huge pages, as good as for free.
+ * Before vCPUs run. Merely advice. */
+void gmem_expect_write(struct gmem *mem, gpa_t gpa, uint64_t len);
+
 /* --- dirty tracking of this process's own writes (one bit a 4 KiB page; vCPU writes are the accelerator's) --- */
 
 void gmem_mark_dirty(struct gmem *mem, gpa_t gpa, uint64_t len);

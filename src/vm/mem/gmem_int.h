@@ -42,3 +42,5 @@ int gmem_back_discard(const struct gmem_region *region, const struct gmem_backin
 		      uint64_t off, uint64_t len);
 /* Touches every page of [hva, hva + len) for writing, with several threads. */
 int gmem_back_populate(uint8_t *hva, uint64_t len, uint64_t page_bytes, struct error *err);
+/* Makes huge pages of what [hva, hva + len) covers whole 2 MiB of, where the kernel can; its zeroes are allocated by that. */
+void gmem_back_collapse(uint8_t *hva, uint64_t len);

@@ -265,6 +265,35 @@ static void preallocated_pages_are_there(void **state)
 	gmem_free(mem);
 }
 
+/* Whether huge pages come of it is the kernel's affair; what is there stays, and nothing outside is touched. */
+static void expected_writes_change_nothing_that_is_seen(void **state)
+{
+	struct gmem_config config = {.ram_bytes = 16 * MIB};
+	struct error err = ERROR_INIT;
+	struct gmem *mem = NULL;
+	uint8_t *p;
+
+	(void)state;
+	assert_int_equal(gmem_new(&config, &mem, &err), 0);
+	p = gmem_ptr(mem, 0, 16 * MIB);
+	p[5 * MIB] = 0x5a;
+	gmem_expect_write(mem, 3 * MIB, 8 * MIB);
+	gmem_expect_write(mem, 12 * MIB, MIB);
+	gmem_expect_write(mem, 16 * MIB, 4 * MIB);
+	gmem_expect_write(mem, 15 * MIB, UINT64_MAX);
+	assert_int_equal(p[5 * MIB], 0x5a);
+	assert_false(page_is_resident(p + 4 * MIB - 4096));
+	assert_true(page_is_resident(p + 4 * MIB));
+	assert_true(page_is_resident(p + 8 * MIB));
+	for (uint64_t off = 10 * MIB; off < 16 * MIB; off += 4096)
+		assert_false(page_is_resident(p + off));
+	p[4 * MIB + 1] = 1;
+	assert_int_equal(gmem_discard(mem, 4 * MIB, 4096), 0);
+	assert_int_equal(p[4 * MIB + 1], 0);
+	assert_int_equal(p[5 * MIB], 0x5a);
+	gmem_free(mem);
+}
+
 static void a_file_backs_memory_and_is_not_clobbered(void **state)
 {
 	char path[] = "/tmp/test-gmem-XXXXXX";
@@ -473,6 +502,7 @@ int main(void)
 		cmocka_unit_test(absent_huge_pages_are_named),
 		cmocka_unit_test(discarded_pages_are_zero_and_gone),
 		cmocka_unit_test(preallocated_pages_are_there),
+		cmocka_unit_test(expected_writes_change_nothing_that_is_seen),
 		cmocka_unit_test(a_file_backs_memory_and_is_not_clobbered),
 		cmocka_unit_test(huge_pages_want_their_own_file_system),
 		cmocka_unit_test(a_folder_gets_a_nameless_file),
