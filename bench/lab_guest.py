@@ -10,6 +10,7 @@ With --real, the host has two processors and runs against this machine's clock.
 import argparse
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests/guest"))
 
+import initrd  # noqa: E402
 import measure  # noqa: E402
 from harness import Failure, Guest, artefact  # noqa: E402,F401 # what the benchmarks use with it
 
@@ -56,22 +58,47 @@ def vmm():
     return _staged(measure.VMM) if "VIREO_LAB" in os.environ else measure.VMM
 
 
+def _with_libraries(programs):
+    """{where the loader looks: file} for programs of this host and the libraries that they load."""
+    files = {}
+    for program in programs:
+        path = shutil.which(program)
+        files[f"tools/{program}"] = path
+        for line in subprocess.run(["ldd", path], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines():
+            library = re.search(r"(/\S+) \(", line)
+            if library:
+                folder = "lib64" if "ld-linux" in library[1] else "lib/x86_64-linux-gnu"
+                files[f"{folder}/{pathlib.Path(library[1]).name}"] = library[1]
+    return files
+
+
+def _tools():
+    """The guest tests' initrd, and with it this host's fio, iperf3 and ping under /tools: a guest without a root disk."""
+    whole = STAGE / "vireo-bench-tools"
+    if not whole.exists():
+        folders = ["tools", "lib", "lib64", "lib/x86_64-linux-gnu"]
+        entries = [(name, 0o040755, b"") for name in folders]
+        entries += [(name, 0o100755, pathlib.Path(path).read_bytes())
+                    for name, path in _with_libraries(("fio", "iperf3", "ping")).items()]
+        whole.write_bytes(pathlib.Path(artefact("initrd-cloud")).read_bytes() + initrd.cpio(entries))
+    return whole
+
+
+def shell_boot():
+    """What boots the guest for shell_guest()."""
+    return {"kernel": staged("kernel-cloud"), "initrd": _tools(), "append": "console=ttyS0 quiet panic=-1"}
+
+
 def shell_guest(command):
-    """Starts a guest whose init is a shell on the root disk, and waits until commands can be given."""
+    """Starts a guest and waits until commands can be given."""
     guest = Guest(program=command)
     try:
         guest.shell(timeout=300)
-        guest.command("mount -t tmpfs tmpfs /tmp && cd /tmp && ip link set lo up")
+        guest.command("ip link set lo up")
     except BaseException:
         guest.end()
         raise
     return guest
-
-
-def shell_boot():
-    """What boots the guest for shell_guest(): the shared root disk, read-only, is its first."""
-    return {"kernel": staged("kernel-cloud"), "initrd": staged("initrd-cloud"),
-            "append": "console=ttyS0 root=/dev/vda ro init=/bin/bash quiet panic=-1"}
 
 
 def arguments(description, rounds):

@@ -58,7 +58,7 @@ def load_order(tree, names):
     return [(f"{name}.ko", data) for name, data in order.items()]
 
 
-def _cpio(entries):
+def cpio(entries):
     """A newc archive of (path, mode, data); data is empty for folders, the target for symbolic links."""
     out = bytearray()
     for number, (path, mode, data) in enumerate([*entries, ("TRAILER!!!", 0, b"")], start=1):
@@ -82,4 +82,4 @@ def make(flavour, modules, files):
     entries += [("m/order", 0o100644, "".join(name + "\n" for name, _ in order).encode())]
     entries += [(d, 0o040755, b"") for d in sorted({path.rpartition("/")[0] for path in files} - {""})]
     entries += [(path, 0o100000 | mode, data) for path, (mode, data) in files.items()]
-    return _cpio(entries)
+    return cpio(entries)
