@@ -5,6 +5,7 @@ They run on a host with real KVM (see run-suite). A case fails by raising; it is
 quick run.
 """
 
+import grp
 import hashlib
 import http.server
 import os
@@ -12,12 +13,14 @@ import pathlib
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import threading
 import time
 
-from harness import Failure, Guest, artefact, linux, script
+from harness import VMM, Failure, Guest, Qmp, artefact, linux, script
+from terminal import Terminal, wait_raw
 
 CASES = []
 
@@ -378,10 +381,55 @@ def bad_input_gets_status_2_and_a_message():
             ([*good, "--memroy", "1G"], "--memory"),
         ]
         for args, word in bad:
-            with Guest(*args) as guest:
-                status = guest.wait(20)
-                if status != 2 or word not in guest.text():
-                    raise Failure(f"{args}: status {status}, message {guest.text()!r} without {word!r}")
+            refused([*args, "--accel", "kvm"], word)
+
+
+def refused(args, *words, **how):
+    """The machine ends with status 2 and a message that has all of the words."""
+    with Guest(*args, **how) as guest:
+        status = guest.wait(20)
+        missing = [w for w in words if w not in guest.text()]
+        if status != 2 or missing:
+            raise Failure(f"{args}: status {status}, message {guest.text()!r} without {missing}")
+
+
+@case()
+def what_is_missing_or_forbidden_is_named():
+    """As somebody without rights; without /dev/kvm; without passt; with a control socket that another machine has."""
+    good = ["--memory", "64M", "--serial", "none"]
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(VMM)]
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        disk = pathlib.Path(folder, "mine.img")
+        with open(disk, "wb") as f:
+            f.truncate(1 << 20)
+        disk.chmod(0o600)
+        refused([*good, "--accel", "null", "--disk", f"path={disk}"], str(disk), "not permitted", program=nobody)
+        kernel = shutil.copy(artefact("kernel-cloud"), folder)
+        os.chmod(kernel, 0o644)
+        with_kvm = [*good, "--accel", "kvm", "--kernel", kernel]
+        before = os.stat("/dev/kvm")
+        try:
+            os.chown("/dev/kvm", 0, grp.getgrnam("tty").gr_gid)
+            os.chmod("/dev/kvm", 0o660)
+            refused(with_kvm, "/dev/kvm", "group 'tty'", program=nobody)
+            os.chmod("/dev/kvm", 0o600)
+            refused(with_kvm, "/dev/kvm", "owner", program=nobody)
+        finally:
+            os.chown("/dev/kvm", before.st_uid, before.st_gid)
+            os.chmod("/dev/kvm", stat.S_IMODE(before.st_mode))
+        # A mount namespace whose /dev has next to nothing.
+        bare = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs dev /dev && mknod /dev/null c 1 3 && exec \"$@\"", "sh",
+                str(VMM)]
+        refused(with_kvm, "/dev/kvm is not there", "kvm-amd", program=bare)
+        refused([*good, "--accel", "null", "--net", "user"], "passt", "install", env={**os.environ, "PATH": "/nonexistent"})
+        socket_path = pathlib.Path(folder, "control")
+        with Guest(*good, "--accel", "null", "--paused", "--qmp", socket_path):
+            Qmp(socket_path).close()
+            refused([*good, "--accel", "null", "--qmp", socket_path], str(socket_path), "in use")
+            Qmp(socket_path).close()
+        if disk.stat().st_size != 1 << 20 or disk.read_bytes().strip(b"\0"):
+            raise Failure("a disk that was refused is not what it was")
 
 
 @case()
@@ -397,3 +445,53 @@ def a_disk_in_use_is_refused():
                 need(second.wait(20), 2, second)
                 if str(disk) not in second.text():
                     raise Failure(second.text())
+
+
+IDLE = ("--accel", "null", "--paused", "--memory", "32M")
+
+
+def restored(terminal, status, *wanted):
+    if status not in wanted:
+        raise Failure(f"status {status} instead of {wanted}:\n{terminal.text()}")
+    if not terminal.is_as_before():
+        raise Failure(f"the terminal is not as before (status {status})")
+
+
+@case()
+def the_escape_key_ends_the_machine_and_the_terminal_is_as_before():
+    with Terminal(*IDLE) as terminal:
+        wait_raw(terminal)
+        terminal.type("\x01x")
+        restored(terminal, terminal.wait(), 0)
+
+
+@case()
+def the_terminal_is_as_before_after_every_end():
+    """Signals that ask, signals that crash, and SIGKILL, which nothing inside the machine can see coming."""
+    for sig in (signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGKILL):
+        with Terminal(*IDLE) as terminal:
+            wait_raw(terminal)
+            os.kill(terminal.vmm(), sig)
+            restored(terminal, terminal.wait(), 128 + sig, -sig)
+
+
+@case()
+def a_shell_on_the_terminal_sees_its_size():
+    """The virtio console on a terminal: typed commands, a resize, power-off."""
+    args = linux("cloud", "console=hvc0", memory="256M", serial="none", console="stdio")
+    with Terminal(*args, rows=30, columns=100) as terminal:
+        terminal.expect("# ", 120)
+        if not terminal.is_raw():
+            raise Failure("the terminal is not raw")
+        terminal.type("echo SIZE-$(stty size | tr ' ' x)\r")
+        terminal.expect("SIZE-30x100\r")
+        terminal.resize(41, 123)
+        end = time.monotonic() + 60
+        while True:
+            terminal.type("echo SIZE-$(stty size | tr ' ' x)\r")
+            if terminal.expect(r"SIZE-(\d+x\d+)\r")[1] == b"41x123":
+                break
+            if time.monotonic() > end:
+                raise Failure(f"the guest does not see the new size:\n{terminal.text()}")
+        terminal.type("poweroff -f\r")
+        restored(terminal, terminal.wait(60), 0)
