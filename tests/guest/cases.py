@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import tempfile
 import threading
@@ -86,6 +87,92 @@ def boots_an_elf_kernel_by_pvh():
         status = guest.wait(120)
         if status != 0 or "VIREO-EXIT:0" not in guest.text():
             raise Failure(f"status {status}:\n{guest.text()[-2000:]}")
+
+
+def sipi_elf(processors):
+    """An ELF kernel (PVH) whose boot processor starts all others at once and ends the machine, with status 33 by port 0xF4,
+    when each has counted itself."""
+    entry, ap_at, counter = 0x100000, 0x8000, 0x7000
+    # xor ax, ax; mov ds, ax; lock inc dword [counter]; cli; hlt; jmp back to the hlt: 16-bit code
+    ap = bytes.fromhex("31c08ed8f066ff06") + struct.pack("<H", counter) + bytes.fromhex("faf4ebfd")
+
+    def store(address, value):  # mov dword [address], value
+        return b"\xc7\x05" + struct.pack("<II", address, value)
+
+    compare = b"\x81\x3d" + struct.pack("<II", counter, processors - 1)  # cmp dword [counter], processors - 1
+    back = -(len(compare) + 4) & 0xFF
+    head = store(counter, 0) + store(0xFEE000F0, 0x1FF)  # local APIC on
+    head += store(0xFEE00300, 0x000C4500)  # INIT to all but this one (SDM volume 3, 11.6.1)
+    head += bytes.fromhex("b900000100e2fe")  # mov ecx, 65536; loop to itself
+    head += store(0xFEE00300, 0x000C4600 | ap_at >> 12)  # SIPI
+    head += compare + b"\xf3\x90" + b"\x72" + bytes([back])  # pause; jb to the comparison
+    head += bytes.fromhex("b01066baf400eef4")  # mov al, 16; mov dx, 0xF4; out dx, al; hlt
+    copy_bytes = 17
+    # mov esi, ap; mov edi, ap_at; mov ecx, length; rep movsb
+    copy = b"\xbe" + struct.pack("<I", entry + copy_bytes + len(head)) + b"\xbf" + struct.pack("<I", ap_at)
+    copy += b"\xb9" + struct.pack("<I", len(ap)) + b"\xf3\xa4"
+    code = copy + head + ap
+    note = struct.pack("<III4sI", 4, 4, 18, b"Xen\0", entry)
+    elf = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, entry, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    load = struct.pack("<IIQQQQQQ", 1, 5, 4096, entry, entry, len(code), len(code), 4096)
+    notes = struct.pack("<IIQQQQQQ", 4, 4, 64 + 2 * 56, 0, 0, len(note), len(note), 4)
+    return (elf + load + notes + note).ljust(4096, b"\0") + code
+
+
+@case()
+def each_of_255_vcpus_runs():
+    with tempfile.TemporaryDirectory() as folder:
+        elf = pathlib.Path(folder, "sipi.elf")
+        for processors in (1, 2, 255):
+            elf.write_bytes(sipi_elf(processors))
+            with Guest("--kernel", elf, "--accel", "kvm", "--cpus", processors, "--memory", "64M", "--debug-exit",
+                       "0xf4") as guest:
+                need(guest.wait(60), 33, guest)
+
+
+@case(long=True)
+def huge_pages_back_a_guest():
+    pages = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+    (pages / "nr_hugepages").write_text("72\n")
+    try:
+        free = int((pages / "free_hugepages").read_text())
+        with Guest(*linux("cloud", memory="128M,hugepages=on")) as guest:
+            guest.shell()
+            left = int((pages / "free_hugepages").read_text())
+            reserved = int((pages / "resv_hugepages").read_text())
+            if free - left + reserved != 64:
+                raise Failure(f"{free} huge pages free before, {left} with the guest, {reserved} of them reserved")
+            guest.send("poweroff -f\n")
+            need(guest.wait(), 0, guest)
+        if int((pages / "free_hugepages").read_text()) != free:
+            raise Failure("huge pages are not given back")
+        refused([*linux("cloud", memory="256M,hugepages=on"), "--accel", "kvm"], "huge pages of 2M", "nr_hugepages")
+    finally:
+        (pages / "nr_hugepages").write_text("0\n")
+
+
+@case(long=True)
+def ksm_merges_equal_pages_of_two_guests():
+    ksm = pathlib.Path("/sys/kernel/mm/ksm")
+    (ksm / "pages_to_scan").write_text("20000\n")
+    (ksm / "sleep_millisecs").write_text("20\n")
+    (ksm / "run").write_text("1\n")
+    try:
+        args = linux("cloud", "nokaslr", memory="128M,mergeable=on")
+        with Guest(*args) as one, Guest(*args) as two:
+            one.shell()
+            two.shell()
+            end = time.monotonic() + 240
+            # The kernel's own code and data alone are some 5000 pages.
+            while int((ksm / "pages_sharing").read_text()) < 5000:
+                if time.monotonic() > end:
+                    raise Failure(f"only {(ksm / 'pages_sharing').read_text().strip()} pages are shared")
+                time.sleep(1)
+            print(f"# {(ksm / 'pages_sharing').read_text().strip()} pages are shared")
+            one.command("dmesg | tail -1")
+            two.command("dmesg | tail -1")
+    finally:
+        (ksm / "run").write_text("2\n")
 
 
 class Root:
