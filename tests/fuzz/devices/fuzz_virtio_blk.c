@@ -6,10 +6,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "base/bits.h"
-#include "base/endian.h"
 #include "base/log.h"
-#include "device/driver.h"
+#include "fuzz/devices/blk_request.h"
 #include "vm/devices/virtio_blk.h"
 
 #define SLOT 1
@@ -22,39 +20,6 @@ struct machine {
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* Header at op[1] * 64 in the area; then either as a driver does it, or up to 8 pieces with sizes by op[6] and op[7]. */
-static void add_request(struct machine *m, const uint8_t *op)
-{
-	static const uint32_t types[8] = {0, 1, 8, 1, 4, 11, UINT32_MAX, 13};
-	static const uint32_t sizes[8] = {16, 1, 512, 513, 4096, 15, 32, 3};
-	struct driver_queue *q = &m->d.queues[0];
-	unsigned n = 1 + (op[5] & 7), n_out = op[5] >> 3 & 7;
-	struct driver_buf bufs[8];
-	gpa_t at = m->area + op[1] * 64u;
-	uint8_t *header = harness_ptr(m->h, at, 16);
-
-	le_store(header, 4, types[op[2] & 7]);
-	le_store(header + 8, 8, op[2] & 8 ? UINT64_MAX - op[3] : (op[3] | op[4] << 8) & 0x3ff);
-	for (unsigned i = 0; i < n; i++) {
-		bufs[i] =
-			(struct driver_buf){at, sizes[op[6 + i % 2] >> i / 2 * 2 & 7], i >= n_out};
-		if (i == 0 && !(op[5] & 0x80))
-			bufs[i].len = 16;
-		at += bufs[i].len;
-	}
-	if (op[2] & 16) {
-		bufs[0].len = 16;
-		bufs[1] = (struct driver_buf){m->area, (op[2] & 7) < 4 ? op[6] % 32 * 512u : 16,
-					      !(op[2] & 1)};
-		bufs[2] = (struct driver_buf){at, 1, true};
-		bufs[0].writable = false;
-		n = 3;
-	}
-	q->indirect = op[5] & 0x40;
-	if (driver_has_room(q, n))
-		driver_add(q, bufs, n);
-}
 
 static void start_driver(struct machine *m, uint64_t features)
 {
@@ -69,7 +34,7 @@ static void step(struct machine *m, const uint8_t *op)
 	unsigned what = op[0] % 16;
 
 	if (what >= 7) {
-		add_request(m, op);
+		blk_request(&m->d, m->area, op);
 	} else if (what == 6 && op[1] % 4 == 0) {
 		start_driver(m, le_load(op + 3, 4) | 3ull << 32);
 	} else if (what == 6) { /* one queue is reset */

@@ -5,14 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/bits.h"
 #include "base/log.h"
-#include "device/driver.h"
+#include "fuzz/devices/net_request.h"
 #include "vm/devices/virtio_net.h"
 #include "vm/net/null.h"
 
-#define SLOT   1
-#define MEMORY 0x100000u /* where requests are; the driver's rings lie below */
+#define SLOT 1
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -22,25 +20,6 @@ struct machine {
 	struct net_backend *net;
 	struct driver d;
 };
-
-/* A request of two pieces, whose first holds the input's next bytes: a command, or a frame's header. */
-static void request(struct machine *m, const uint8_t *op, const uint8_t *rest, size_t left)
-{
-	struct driver_queue *q = &m->d.queues[op[1] % m->d.n_queues];
-	uint32_t len[2] = {op[2], op[3] * 300u};
-	struct driver_buf bufs[2] = {
-		{MEMORY + op[4] * 64u, len[0], (op[5] & 1) != 0},
-		{MEMORY + op[4] * 512u, len[1], (op[5] & 3) != 0},
-	};
-
-	q->indirect = op[5] & 4;
-	if (!q->size || !driver_has_room(q, 2))
-		return;
-	memcpy(harness_ptr(m->h, bufs[0].gpa, 256), rest, MIN(left, (size_t)256));
-	driver_add(q, bufs, 1u + (op[5] >> 3 & 1));
-	if (op[5] & 16)
-		driver_kick_now(q);
-}
 
 static void push_frame(struct machine *m, const uint8_t *op, const uint8_t *rest, size_t left)
 {
@@ -78,7 +57,7 @@ static void step(struct machine *m, const uint8_t *op, const uint8_t *rest, size
 	} else if (what <= 9) {
 		push_frame(m, op, rest, left);
 	} else {
-		request(m, op, rest, left);
+		net_request(&m->d, op, rest, left);
 	}
 }
 

@@ -1,7 +1,6 @@
 /*
- * Loads spoiled state into a device: the first byte picks one, which is driven and saved once; three bytes each say
- * which byte of the saved values becomes what; the stream's frame stays whole, so that the spoiled values arrive. A device
- * that took them goes on for a while, and is reset and freed.
+ * Loads spoiled state into a device: the first byte picks one, driven and saved once; three bytes each say which byte of
+ * the saved values becomes what; the stream's frame stays whole. A device that took them goes on, is reset and freed.
  */
 #include "base/bits.h"
 #include "base/endian.h"
@@ -9,7 +8,6 @@
 #include "vm/state/state_int.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 struct subject {
 	const struct device_entry *entry;
 	struct state_buf saved;
