@@ -119,7 +119,7 @@ def sipi_elf(processors):
     return (elf + load + notes + note).ljust(4096, b"\0") + code
 
 
-@case()
+@case(kvm=True)
 def each_of_255_vcpus_runs():
     with tempfile.TemporaryDirectory() as folder:
         elf = pathlib.Path(folder, "sipi.elf")
@@ -130,7 +130,7 @@ def each_of_255_vcpus_runs():
                 need(guest.wait(60), 33, guest)
 
 
-@case(long=True)
+@case(long=True, kvm=True)
 def huge_pages_back_a_guest():
     pages = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
     (pages / "nr_hugepages").write_text("72\n")
@@ -151,7 +151,7 @@ def huge_pages_back_a_guest():
         (pages / "nr_hugepages").write_text("0\n")
 
 
-@case(long=True)
+@case(long=True, kvm=True)
 def ksm_merges_equal_pages_of_two_guests():
     ksm = pathlib.Path("/sys/kernel/mm/ksm")
     (ksm / "pages_to_scan").write_text("20000\n")
@@ -480,7 +480,7 @@ def refused(args, *words, **how):
             raise Failure(f"{args}: status {status}, message {guest.text()!r} without {missing}")
 
 
-@case()
+@case(kvm=True)
 def what_is_missing_or_forbidden_is_named():
     """As somebody without rights; without /dev/kvm; without passt; with a control socket that another machine has."""
     good = ["--memory", "64M", "--serial", "none"]

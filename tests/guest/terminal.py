@@ -13,7 +13,7 @@ import subprocess
 import termios
 import time
 
-from harness import BUILD, SLOW, Failure
+from harness import ACCEL, BUILD, SLOW, Failure
 
 
 class Terminal:
@@ -25,6 +25,8 @@ class Terminal:
         self.cooked = termios.tcgetattr(self.theirs)
         self.output = b""
         self.seen = 0
+        if ACCEL and "--accel" not in args:
+            args += ("--accel", ACCEL)
         self.process = subprocess.Popen([str(BUILD / "vireo"), "run", *map(str, args)], stdin=self.theirs, stdout=self.theirs,
                                         stderr=self.theirs, start_new_session=True, preexec_fn=self._foreground)
 
