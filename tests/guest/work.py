@@ -208,11 +208,11 @@ def openssl_check():
     return "".join(lines), "\n".join(answers)
 
 
-DEB = """rm -rf /tmp/d && mkdir -p /tmp/d/DEBIAN /tmp/d/usr/bin && printf 'Package: vireo-hello\\nVersion: 1\\nArchitecture: all\\n\
+DEB = """mkdir -p /var/cache/apt/archives/partial /var/lib/apt/lists/partial; rm -rf /tmp/d && mkdir -p /tmp/d/DEBIAN /tmp/d/usr/bin && printf 'Package: vireo-hello\\nVersion: 1\\nArchitecture: all\\n\
 Maintainer: nobody <nobody@localhost>\\nDescription: a test\\n' >/tmp/d/DEBIAN/control && printf '#!/bin/sh\\necho installed\\n' \
 >/tmp/d/usr/bin/vireo-hello && chmod 755 /tmp/d/usr/bin/vireo-hello && dpkg-deb -b /tmp/d /tmp/h.deb >/dev/null && \
 apt-get -qq -y install /tmp/h.deb >/tmp/apt.log 2>&1 && vireo-hello && apt-get -qq -y remove vireo-hello >/dev/null 2>&1 && \
-! command -v vireo-hello && dpkg --audit && echo removed"""
+[ ! -e /usr/bin/vireo-hello ] && dpkg --audit && echo removed"""
 
 PIECES = [
     ("python", heredoc("/tmp/p.py", PYTHON) + "\npython3 /tmp/p.py", python_answer, 240),
@@ -234,12 +234,13 @@ PIECES = [
 
 def complaints(guest):
     """What the kernel said of itself that it should not have."""
-    return guest.command("dmesg | grep -iE 'oops|BUG:|lockup|stall|WARNING:|traps:|segfault|invalid opcode|general protection'; "
+    return guest.command("dmesg | grep -E 'Oops|BUG:|lockup|stall|WARNING:|traps:|segfault|invalid opcode|general protection'; "
                          "true").strip()
 
 
 def do_pieces(guest, wanted=None):
     """Runs the pieces in a logged-in guest; raises on the first wrong answer."""
+    guest.command("PS2=")
     for name, text, answer, seconds in PIECES:
         if wanted and name not in wanted:
             continue
