@@ -22,14 +22,15 @@ import time
 
 from harness import VMM, Failure, Guest, Qmp, artefact, linux, script
 from terminal import Terminal, wait_raw
+from work import do_pieces
 
 CASES = []
 
 
-def case(long=False, kvm=False):
-    """kvm: for KVM alone; other accelerators skip it."""
+def case(long=False, kvm=False, soft=False):
+    """kvm, soft: for KVM, for the software CPU alone; the other skips it."""
     def register(function):
-        CASES.append((function.__name__.replace("_", "-"), function, long, kvm))
+        CASES.append((function.__name__.replace("_", "-"), function, long, "kvm" if kvm else "soft" if soft else None))
         return function
     return register
 
@@ -176,12 +177,15 @@ def ksm_merges_equal_pages_of_two_guests():
 
 
 class Root:
-    """A private copy of the small Debian root."""
+    """A private copy of a Debian root."""
+
+    def __init__(self, name="root-small"):
+        self.name = name
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="vireo-root-", dir=os.environ.get("VIREO_TEST_DIR"))
         self.path = pathlib.Path(self.folder.name, "root.img")
-        subprocess.run(["cp", "--sparse=always", artefact("root-small"), str(self.path)], check=True)
+        subprocess.run(["cp", "--sparse=always", artefact(self.name), str(self.path)], check=True)
         self.path.chmod(0o644)
         return self.path
 
@@ -582,3 +586,27 @@ def a_shell_on_the_terminal_sees_its_size():
                 raise Failure(f"the guest does not see the new size:\n{terminal.text()}")
         terminal.type("poweroff -f\r")
         restored(terminal, terminal.wait(60), 0)
+
+
+def works(pieces=None, **options):
+    """Boots the Debian root with compilers and interpreters and does the pieces of work.py, all or those named."""
+    with Root("root-work") as disk, Guest(*debian(disk, memory="1536M", **options)) as guest:
+        guest.login()
+        do_pieces(guest, pieces)
+        guest.send("systemctl poweroff\n")
+        need(guest.wait(120), 0, guest)
+
+
+@case(long=True, soft=True)
+def work_is_done_right_on_1_vcpu():
+    works(cpus=1)
+
+
+@case(long=True, soft=True)
+def work_is_done_right_on_4_vcpus():
+    works(cpus=4)
+
+
+@case(long=True, soft=True)
+def the_newest_kernel_of_backports_boots():
+    boots(2, "512M", flavour="backports")
