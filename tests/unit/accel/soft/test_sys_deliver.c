@@ -257,12 +257,62 @@ static void test_nmi_and_debug(void **state)
 	sys_machine_free(m);
 }
 
+/* Single steps where an instruction changes TF, rests, or holds breakpoints back. */
+static void test_steps(void **state)
+{
+	struct sys_machine *m = sys_machine_new();
+	struct soft_cpu *cpu = m->cpu;
+	uint32_t hit;
+
+	(void)state;
+	sys_long(m, 0);
+	/* SYSRET that sets TF: the step comes before the next instruction. */
+	cpu->star = 0x0018ULL << 48;
+	cpu->gpr[1] = 0x5000;
+	cpu->gpr[11] = RF_ONE | RF_TF;
+	assert_int_equal(sys_execute(m, (const uint8_t[]){0x48, 0x0F, 0x07}, 3), -1);
+	assert_int_equal(SYS_RAISED(m, cpu_debug_before(cpu)), VEC_DB);
+	assert_int_equal(cpu->fault.address, DR6_BS);
+	assert_int_equal(cpu->rip, 0x5000);
+	/* SYSCALL that clears it: none. */
+	cpu->lstar = 0x6000;
+	cpu->sfmask = RF_TF;
+	cpu->star = (uint64_t)SYS_CODE64 << 32;
+	cpu_debug_before(cpu);
+	assert_int_equal(sys_execute(m, (const uint8_t[]){0x0F, 0x05}, 2), -1);
+	assert_int_equal(SYS_RAISED(m, cpu_debug_after(cpu)), -1);
+	/* HLT: the step ends its rest. */
+	cpu_set_rflags(cpu, RF_ONE | RF_TF);
+	cpu_debug_before(cpu);
+	cpu->mp_state = X86_MP_HALTED;
+	assert_int_equal(SYS_RAISED(m, cpu_debug_after(cpu)), VEC_DB);
+	assert_int_equal(cpu->mp_state, X86_MP_RUNNABLE);
+	/* MOV SS from a watched place: the breakpoint comes after the next instruction, and with INT1's own exception. */
+	sys_long(m, 0);
+	sys_gate(m, 1, SYS_CODE64, 0x1000, 14, 0, 0);
+	cpu->dr[0] = 0x7000;
+	cpu->dr7 = 0x401 | 3u << 16;
+	cpu_mode_changed(cpu);
+	sys_put32(m, 0x7000, SYS_DATA32);
+	cpu->gpr[0] = 0x7000;
+	cpu_debug_before(cpu);
+	assert_int_equal(sys_execute(m, (const uint8_t[]){0x8E, 0x10}, 2), -1);
+	assert_int_equal(SYS_RAISED(m, cpu_debug_after(cpu)), -1);
+	cpu_debug_before(cpu);
+	assert_int_equal(sys_execute(m, (const uint8_t[]){0xF1}, 1), -1);
+	hit = (uint32_t)cpu->dr6 & 0xF;
+	assert_int_equal(hit, 1);
+	assert_int_equal(SYS_RAISED(m, cpu_debug_after(cpu)), -1);
+	sys_machine_free(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_real),      cmocka_unit_test(test_long),
 		cmocka_unit_test(test_protected), cmocka_unit_test(test_v86),
 		cmocka_unit_test(test_double),    cmocka_unit_test(test_nmi_and_debug),
+		cmocka_unit_test(test_steps),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -94,6 +94,38 @@ static void test_invlpg(void **state)
 	sys_machine_free(m);
 }
 
+/* Walks begin at page tables that they have come to before: not once the tables above say otherwise and the guest has said so. */
+static void test_tables(void **state)
+{
+	struct sys_machine *m = machine();
+	struct soft_cpu *cpu = m->cpu;
+
+	(void)state;
+	map(m, 0, 0, 7);
+	map(m, 1, 1, 7);
+	map(m, 2, 2, 7);
+	assert_int_equal(look(m, 0), 1);
+	/* Another page table, in which these pages are others; told by INVLPG of a third one. */
+	sys_put64(m, 0x14000, 0x105007);
+	sys_put64(m, 0x14008, 0x106007);
+	sys_put64(m, 0x12000 + 8 * 8, 0x14007);
+	tlb_flush_page(cpu, PAGE + 2 * 4096);
+	assert_int_equal(look(m, 1), 7);
+	/* The rights of the upper level are those of its entry now; by CR3. */
+	sys_put64(m, 0x12000 + 8 * 8, 0x14005);
+	cpu_set_cr3(cpu, cpu->cr3);
+	cpu->cr0 |= CR0_WP;
+	assert_int_equal(SYS_RAISED(m, mem_write(cpu, PAGE, 1, 1)), VEC_PF);
+	assert_int_equal(cpu->fault.error, PF_P | PF_W);
+	assert_int_equal(look(m, 0), 6);
+	assert_int_equal(SYS_RAISED(m, mem_write(cpu, PAGE, 1, 1)), VEC_PF);
+	/* And a table that a walk has been to says what is new in it at once where nothing was cached. */
+	sys_put64(m, 0x14018, 0x107005);
+	assert_int_equal(look(m, 3), 8);
+	assert_int_equal(sys_get64(m, 0x14018), 0x107025);
+	sys_machine_free(m);
+}
+
 static int invpcid(struct sys_machine *m, uint64_t type, uint64_t pcid, uint64_t address)
 {
 	const uint8_t code[] = {0x66, 0x0F, 0x38, 0x82, 0x03}; /* rax, [rbx] */
@@ -227,9 +259,9 @@ static void test_kinds(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_cr3),   cmocka_unit_test(test_invlpg),
-		cmocka_unit_test(test_pcid),  cmocka_unit_test(test_invpcid),
-		cmocka_unit_test(test_kinds),
+		cmocka_unit_test(test_cr3),    cmocka_unit_test(test_invlpg),
+		cmocka_unit_test(test_pcid),   cmocka_unit_test(test_invpcid),
+		cmocka_unit_test(test_tables), cmocka_unit_test(test_kinds),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -78,6 +78,9 @@ static void test_far(void **state)
 	assert_int_equal(cpu->fault.error, 0);
 	assert_int_equal(RUN(m, 0xEA, 0, 0, 0, 0, 0x10, 0), VEC_GP);
 	assert_int_equal(cpu->fault.error, 0x10);
+	assert_int_equal(RUN(m, 0xEA, 0, 0, 0, 0, SYS_CODE32 | 3, 0), VEC_GP);
+	assert_int_equal(cpu->fault.error, SYS_CODE32);
+	assert_int_equal(RUN(m, 0xEA, 0, 0, 0, 0, SYS_USER_CODE32 & ~3u, 0), VEC_GP);
 	sys_put64(m, SYS_GDT + SYS_FREE, sys_descriptor(0, 0xFFFFF, 0xC01B));
 	assert_int_equal(RUN(m, 0xEA, 0, 0, 0, 0, SYS_FREE, 0), VEC_NP);
 	assert_int_equal(cpu->rip, 0x100007);
