@@ -439,3 +439,6 @@ bool jit_run(struct soft_cpu *cpu); /* as interp_run() */
 /* Look-ups by linear address are void: a TLB flush of all, or of one page. */
 void jit_flush(struct soft_cpu *cpu);
 void jit_flush_page(struct soft_cpu *cpu, uint64_t linear);
+/* The same for one of the TLB's address spaces (cpu/tlb.c), global pages aside; and the one that is used from now on. */
+void jit_flush_space(struct soft_cpu *cpu, unsigned space);
+void jit_switch_space(struct soft_cpu *cpu, unsigned space);

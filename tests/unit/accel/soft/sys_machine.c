@@ -108,6 +108,18 @@ void jit_flush_page(struct soft_cpu *cpu, uint64_t linear)
 	(void)linear;
 }
 
+void jit_flush_space(struct soft_cpu *cpu, unsigned space)
+{
+	(void)cpu;
+	(void)space;
+}
+
+void jit_switch_space(struct soft_cpu *cpu, unsigned space)
+{
+	(void)cpu;
+	(void)space;
+}
+
 void vec_cpu_reset(struct soft_cpu *cpu)
 {
 	(void)cpu;

@@ -134,12 +134,22 @@ static void flush_translated(struct soft_cpu *cpu)
 		jit_flush(cpu);
 }
 
+static void flush_translated_space(struct soft_cpu *cpu, unsigned space)
+{
+	if (cpu->jit)
+		jit_flush_space(cpu, space);
+}
+
 void tlb_flush_spaces(struct soft_cpu *cpu, bool global)
 {
 	for (unsigned s = 0; s < TLB_SPACES; s++)
 		if (cpu->tlbs->space[s].valid)
 			space_flush(&cpu->tlbs->space[s], global);
-	flush_translated(cpu);
+	if (global)
+		flush_translated(cpu);
+	else
+		for (unsigned s = 0; s < TLB_SPACES; s++)
+			flush_translated_space(cpu, s);
 }
 
 void tlb_flush_all(struct soft_cpu *cpu)
@@ -150,7 +160,7 @@ void tlb_flush_all(struct soft_cpu *cpu)
 void tlb_flush_local(struct soft_cpu *cpu)
 {
 	space_flush(&cpu->tlbs->space[cpu->tlbs->current], false);
-	flush_translated(cpu);
+	flush_translated_space(cpu, cpu->tlbs->current);
 }
 
 /* INVLPG: global entries whatever the PCID, others of this one. */
@@ -193,18 +203,20 @@ void tlb_flush_pcid(struct soft_cpu *cpu, uint16_t pcid)
 {
 	struct tlb_space *space = space_find(cpu, pcid);
 
-	if (space)
-		space_flush(space, false);
-	flush_translated(cpu);
+	if (!space)
+		return;
+	space_flush(space, false);
+	flush_translated_space(cpu, (unsigned)(space - cpu->tlbs->space));
 }
 
 void tlb_flush_pcid_page(struct soft_cpu *cpu, uint16_t pcid, uint64_t linear)
 {
 	struct tlb_space *space = space_find(cpu, pcid);
 
-	if (space)
-		space_flush_page(space, linear, false);
-	flush_translated(cpu);
+	if (!space)
+		return;
+	space_flush_page(space, linear, false);
+	flush_translated_space(cpu, (unsigned)(space - cpu->tlbs->space));
 }
 
 void tlb_switch(struct soft_cpu *cpu, uint16_t pcid, bool keep)
@@ -222,11 +234,14 @@ void tlb_switch(struct soft_cpu *cpu, uint16_t pcid, bool keep)
 		space_make(space);
 		space->valid = true;
 		space->pcid = pcid;
+		flush_translated_space(cpu, (unsigned)(space - t->space));
 	} else if (!keep) {
 		space_flush(space, false);
+		flush_translated_space(cpu, (unsigned)(space - t->space));
 	}
 	space->last_use = ++t->clock;
 	t->current = (unsigned)(space - t->space);
 	cpu_mode_changed(cpu);
-	flush_translated(cpu);
+	if (cpu->jit)
+		jit_switch_space(cpu, t->current);
 }

@@ -46,7 +46,7 @@ static void flag_use(const struct insn *insn, enum trans_how how, uint8_t *ret_r
 	default:
 		break;
 	}
-	if (how == HOW_EXEC) /* C sees them all */
+	if (how == HOW_EXEC || how == HOW_PUSHF) /* C sees them all */
 		reads = INSN_STATUS;
 	*ret_reads = (uint8_t)reads;
 	*ret_writes = (uint8_t)(writes & ~(how == HOW_EXEC ? 0u : reads & writes));
@@ -95,11 +95,24 @@ unsigned trans_live_at(const struct trans *t, unsigned off)
 	return (live | ~written) & INSN_STATUS;
 }
 
+/* What leaves mode and mapping alone, or changes them as jit_on_exec() sees by itself, does not end a block. */
+bool trans_ends(const struct insn *insn)
+{
+	switch (insn->op) {
+	case OP_STAC:
+	case OP_CLAC:
+	case OP_POPF:
+		return false;
+	default:
+		return (insn->form->attrs & (FORM_END | FORM_BRANCH)) != 0;
+	}
+}
+
 static bool ends_block(enum trans_how how, const struct insn *insn)
 {
 	if (how >= HOW_JCC)
 		return how != HOW_JCC && how != HOW_JRCXZ && how != HOW_LOOP;
-	return how == HOW_EXEC && (insn->form->attrs & (FORM_END | FORM_BRANCH)) != 0;
+	return how == HOW_EXEC && trans_ends(insn);
 }
 
 static bool decode(struct trans *t, unsigned off)
@@ -147,6 +160,9 @@ static void liveness(struct trans *t)
 	if (t->falls_out && t->at[t->n] < 4096)
 		live = trans_live_at(t, t->at[t->n]);
 	t->live[t->n] = (uint8_t)live;
+	/* Interrupts are held back for one instruction after STI: nobody looks before the next one is done, but for the block's end. */
+	if (t->n != 0 && t->how[t->n - 1] == HOW_STI)
+		t->how[t->n - 1] = HOW_EXEC;
 	for (unsigned i = t->n; i-- > 0;) {
 		switch (t->how[i]) {
 		case HOW_JMP:
@@ -215,6 +231,7 @@ static struct stack_use stack_use(const struct trans *t, unsigned i)
 		use.known = false;
 		break;
 	case HOW_PUSH:
+	case HOW_PUSHF:
 	case HOW_CALL:
 		/* A push from memory has two accesses: only the push itself is in the window. */
 		use = (struct stack_use){true, true, -size, -size, 0};

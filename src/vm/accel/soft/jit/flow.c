@@ -20,6 +20,7 @@ void trans_entries(struct trans *t)
 	emit_insn(e, &and, ALU_AND, rm_reg(S1));
 	emit_store(e, 8, rm_gs(SLOT_OFF(SLOT_CODE_PAGE)), S1);
 	block->resumed = emit_here(e);
+	t->too_much |= block->resumed != block->indirect + JIT_RESUMED_AT;
 	emit_alu_ri(e, ALU_CMP, 4, rm_gs(CPU_OFF(request)), 0);
 	trans_tail(t, TAIL_POLL, emit_jcc(e, CC_NE, NULL));
 	t->addend_in_s1 = false;
@@ -43,6 +44,8 @@ static void jump_to_s1(struct trans *t, bool is_call, bool is_ret, unsigned ret_
 
 	trans_flags_save(t);
 	emit_mov_rr(e, 4, S2, S1);
+	emit_shr(e, 4, S2, 12);
+	emit_alu_rm(e, ALU_XOR, 4, S2, rm_reg(S1));
 	emit_alu_ri(e, ALU_AND, 4, rm_reg(S2), JUMP_CACHE_SIZE - 1);
 	emit_shl(e, 4, S2, JUMP_SHIFT);
 	emit_alu_rm(e, ALU_ADD, 8, S2, rm_gs(CPU_OFF(jump_cache)));
@@ -252,7 +255,7 @@ void trans_exec(struct trans *t, const struct insn *insn)
 	*copy = *insn;
 	copy->exec = exec_bind(copy);
 	site->insn = copy;
-	site->end = (insn->form->attrs & (FORM_END | FORM_BRANCH)) != 0;
+	site->end = trans_ends(insn);
 	emit_mov_ri(t->e, S3, (uintptr_t)site);
 	emit_jmp(t->e, t->jit->stubs.exec);
 	site->resume = emit_here(t->e);

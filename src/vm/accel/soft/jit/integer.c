@@ -50,7 +50,7 @@ static enum trans_how how_stack(const struct trans *t, const struct insn *insn, 
 
 	if (insn->opsize != natural)
 		return HOW_EXEC;
-	if (how == HOW_POP && (op->kind != OPND_GPR || op->reg == GUEST_RSP))
+	if (how == HOW_POP && op->kind != OPND_GPR)
 		return HOW_EXEC;
 	if (how == HOW_PUSH && op->kind == OPND_MEM && !trans_memory_ok(t, insn))
 		return HOW_EXEC;
@@ -129,6 +129,19 @@ enum trans_how trans_how_integer(const struct trans *t, const struct insn *insn)
 		return how_native(t, insn);
 	case OP_BSWAP: /* of 16 bits: undefined */
 		return insn->opsize == 2 ? HOW_EXEC : HOW_COPY;
+	case OP_PUSHF:
+		return t->mode == INSN_MODE_64 && insn->opsize == 8 ? HOW_PUSHF : HOW_EXEC;
+	case OP_CLI:
+		return (t->key & KEY_USER) == 0 ? HOW_CLI : HOW_EXEC;
+	case OP_STI:
+		return (t->key & KEY_USER) == 0 ? HOW_STI : HOW_EXEC;
+	case OP_SWAPGS:
+		return (t->key & KEY_USER) == 0 ? HOW_SWAPGS : HOW_EXEC;
+	case OP_MOV_FROM_SEG:
+		return insn->operand[0].kind == OPND_GPR && insn->operand[0].size >= 4
+			       ? HOW_FROM_SEG
+			       : HOW_EXEC;
+	case OP_RDTSCP:
 	case OP_RDTSC:
 		return t->jit->lockstep ? HOW_EXEC : HOW_RDTSC;
 	default:
@@ -413,7 +426,49 @@ static void pop(struct trans *t, const struct insn *insn)
 		host = S3;
 	emit_load(t->e, size, host, rm);
 	trans_reg_out(t, reg, host);
-	emit_lea(t->e, size, H_R15, rm_mem(H_R15, (int32_t)size));
+	if (reg != GUEST_RSP)
+		emit_lea(t->e, size, H_R15, rm_mem(H_R15, (int32_t)size));
+}
+
+/* PUSHFQ outside virtual-8086 mode: what is in cpu->status, and the other flags without RF. */
+static void pushf(struct trans *t)
+{
+	struct emit *e = t->e;
+	struct emit_rm rm;
+
+	trans_flags_save(t);
+	trans_flags_clobber(t);
+	emit_load(e, 1, S3, rm_gs(CPU_OFF(status)));
+	emit_shl(e, 4, S3, 11);
+	emit_load(e, 1, S2, rm_gs(CPU_OFF(status) + 1));
+	emit_alu_rm(e, ALU_OR, 4, S3, rm_reg(S2));
+	emit_alu_rm(e, ALU_OR, 4, S3, rm_gs(CPU_OFF(rflags)));
+	emit_alu_ri(e, ALU_AND, 4, rm_reg(S3), (int32_t) ~(RF_RF | RF_VM));
+	emit_store(e, 8, rm_gs(SLOT_OFF(SLOT_VALUE)), S3);
+	rm = trans_stack(t, -8, 8, true);
+	emit_load(e, 8, S3, rm_gs(SLOT_OFF(SLOT_VALUE)));
+	emit_store(e, 8, rm, S3);
+	emit_lea(e, 8, H_R15, rm_mem(H_R15, -8));
+}
+
+static void swapgs(struct trans *t)
+{
+	emit_load(t->e, 8, S2, rm_gs(CPU_OFF(seg[SEG_GS].base)));
+	emit_load(t->e, 8, S3, rm_gs(CPU_OFF(kernel_gs_base)));
+	emit_store(t->e, 8, rm_gs(CPU_OFF(seg[SEG_GS].base)), S3);
+	emit_store(t->e, 8, rm_gs(CPU_OFF(kernel_gs_base)), S2);
+}
+
+static void from_segment(struct trans *t, const struct insn *insn)
+{
+	unsigned reg = insn->operand[0].reg, host = jit_host_of[reg];
+
+	if (host == H_NONE)
+		host = S3;
+	emit_load(t->e, 2, host,
+		  rm_gs(CPU_OFF(seg) + insn->operand[1].reg * sizeof(struct soft_seg) +
+			offsetof(struct soft_seg, selector)));
+	trans_reg_out(t, reg, host);
 }
 
 static void leave(struct trans *t)
@@ -469,7 +524,22 @@ static void divide(struct trans *t, const struct insn *insn)
 	emit_insn(e, &enc, 7, rm_reg(S3));
 }
 
-static void rdtsc(struct trans *t)
+static void cli(struct trans *t)
+{
+	trans_flags_clobber(t);
+	emit_alu_ri(t->e, ALU_AND, 4, rm_gs(CPU_OFF(rflags)), (int32_t)~RF_IF);
+}
+
+/* When an interrupt waits for it, C does it. */
+static void sti(struct trans *t)
+{
+	trans_flags_clobber(t);
+	emit_alu_ri(t->e, ALU_CMP, 1, rm_gs(CPU_OFF(waiting)), 0);
+	to_exec(t, emit_jcc(t->e, CC_NE, NULL));
+	emit_alu_ri(t->e, ALU_OR, 4, rm_gs(CPU_OFF(rflags)), RF_IF);
+}
+
+static void rdtsc(struct trans *t, bool with_aux)
 {
 	struct emit *e = t->e;
 
@@ -487,6 +557,8 @@ static void rdtsc(struct trans *t)
 	emit_alu_rm(e, ALU_ADD, 8, H_RDX, rm_gs(CPU_OFF(tsc_offset)));
 	emit_mov_rr(e, 4, H_RAX, H_RDX);
 	emit_shr(e, 8, H_RDX, 32);
+	if (with_aux)
+		emit_load(e, 4, H_RCX, rm_gs(CPU_OFF(tsc_aux)));
 }
 
 void trans_integer(struct trans *t, const struct insn *insn, enum trans_how how)
@@ -512,7 +584,22 @@ void trans_integer(struct trans *t, const struct insn *insn, enum trans_how how)
 		divide(t, insn);
 		break;
 	case HOW_RDTSC:
-		rdtsc(t);
+		rdtsc(t, insn->op == OP_RDTSCP);
+		break;
+	case HOW_PUSHF:
+		pushf(t);
+		break;
+	case HOW_CLI:
+		cli(t);
+		break;
+	case HOW_STI:
+		sti(t);
+		break;
+	case HOW_SWAPGS:
+		swapgs(t);
+		break;
+	case HOW_FROM_SEG:
+		from_segment(t, insn);
 		break;
 	default:
 		break;

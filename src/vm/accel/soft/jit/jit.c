@@ -106,6 +106,7 @@ int jit_cpu_init(struct soft_cpu *cpu)
 	if (j == NULL)
 		return -ENOMEM;
 	atomic_init(&j->epoch, UINT_MAX);
+	j->window[0].page = j->window[1].page = 1;
 	cpu->jit = j;
 	jit_window_drop(cpu);
 	return 0;
@@ -126,6 +127,7 @@ void jit_cpu_fini(struct soft_cpu *cpu)
 			 j->flushes);
 	cpu->jit = NULL;
 	for (unsigned key = 0; key < KEY_MODES; key++)
-		free(j->jumps[key]);
+		for (unsigned space = 0; space < JIT_SPACES; space++)
+			free(j->jumps[key][space]);
 	free(j);
 }

@@ -57,7 +57,7 @@ enum jit_slot {
 #define KEY_MODES   16
 #define KEY_NOSTACK 16u /* no stack window: the frame crosses a page */
 
-#define JUMP_CACHE_BITS 13
+#define JUMP_CACHE_BITS 14
 #define JUMP_CACHE_SIZE (1u << JUMP_CACHE_BITS)
 
 struct jit_jump {
@@ -65,12 +65,22 @@ struct jit_jump {
 	const uint8_t *code; /* stubs.dead: no entry */
 };
 
+/* As flow.c computes it. */
+static inline unsigned jit_jump_index(uint64_t linear)
+{
+	return (unsigned)(linear ^ linear >> 12) & (JUMP_CACHE_SIZE - 1);
+}
+
 /* A jump cache, and which of its entries are in use: so that it is soon emptied. */
 struct jit_jumps {
 	struct jit_jump entry[JUMP_CACHE_SIZE];
 	unsigned n_used; /* above the array's size: many */
-	uint16_t used[512];
+	bool local;      /* some are of pages that are not global */
+	uint16_t used[4096];
 };
+
+/* `resumed` is this far behind `indirect` in every block. */
+#define JIT_RESUMED_AT 16
 
 #define BLOCK_MAX_INSNS 48
 
@@ -168,12 +178,21 @@ struct soft_jit {
 	uint64_t n_blocks, n_insns, n_fallbacks, n_invalidated, n_flushes;
 };
 
+#define JIT_SPACES 8
+
 struct soft_jit_cpu {
-	struct jit_jumps *jumps[KEY_MODES]; /* made when first wanted */
-	unsigned key;                       /* of what runs, KEY_NOSTACK aside */
-	bool nostack;                       /* the next look-up wants KEY_NOSTACK */
-	uint64_t code_pages[8];             /* which pages have entries in jump caches: a filter */
-	uint64_t flushes;                   /* how often look-ups became void */
+	/* Made when first wanted. User code's are of one address space each; kernel code's are all in the first. */
+	struct jit_jumps *jumps[KEY_MODES][JIT_SPACES];
+	struct jit_jumps *current; /* NULL: to be selected */
+	unsigned space;
+	/* The stack window of the other side of a system call: kernel's, user's. Page 1: none. */
+	struct {
+		uint64_t page, addend;
+	} window[2];
+	unsigned key;           /* of what runs, KEY_NOSTACK aside */
+	bool nostack;           /* the next look-up wants KEY_NOSTACK */
+	uint64_t code_pages[8]; /* which pages have entries in jump caches: a filter */
+	uint64_t flushes;       /* how often look-ups became void */
 	atomic_uint epoch; /* [atomic] of soft_jit when last between blocks; UINT_MAX: outside */
 	struct jit_counts counts;
 };

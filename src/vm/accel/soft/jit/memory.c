@@ -21,10 +21,8 @@ bool trans_memory_ok(const struct trans *t, const struct insn *insn)
 {
 	if (insn->addrsize == 2)
 		return false;
-	/* The displacement is relative to the next instruction, whose place in the page is added. */
 	if (insn->base == INSN_REG_RIP)
-		return insn->disp >= INT32_MIN / 2 && insn->disp <= INT32_MAX / 2 &&
-		       insn->addrsize == 8 && insn->index == INSN_REG_NONE;
+		return insn->addrsize == 8 && insn->index == INSN_REG_NONE;
 	/* Through CS, nothing can be written. */
 	if ((t->key & KEY_32) != 0)
 		return insn->seg != SEG_FS && insn->seg != SEG_GS && insn->seg != SEG_CS;
@@ -55,7 +53,13 @@ struct emit_rm trans_address(struct trans *t, const struct insn *insn, bool with
 	if (insn->base == INSN_REG_RIP) {
 		emit_load(t->e, 8, S1, rm_gs(SLOT_OFF(SLOT_CODE_PAGE)));
 		t->addend_in_s1 = false;
-		ea = rm_mem(S1, (int32_t)insn->disp + t->at[t->i + 1]);
+		/* The displacement is relative to the next instruction, whose place in the page is added. */
+		if (insn->disp > INT32_MAX - 4096) {
+			emit_lea(t->e, 8, S1, rm_mem(S1, t->at[t->i + 1]));
+			ea = rm_mem(S1, (int32_t)insn->disp);
+		} else {
+			ea = rm_mem(S1, (int32_t)insn->disp + t->at[t->i + 1]);
+		}
 	} else {
 		base = load_reg(t, insn->base, S1);
 		index = load_reg(t, insn->index, base == S1 ? S2 : S1);

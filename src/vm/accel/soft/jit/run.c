@@ -83,6 +83,8 @@ static uint64_t code_address(const struct soft_cpu *cpu, unsigned off)
 	return cpu->mode == INSN_MODE_64 ? rip : (uint32_t)rip;
 }
 
+static const uint8_t *go_on(struct soft_cpu *cpu);
+
 /* Executes the instruction at cpu->rip, and says where to go on. */
 static const uint8_t *execute(struct soft_cpu *cpu, const struct jit_site *site,
 			      const struct insn *insn)
@@ -94,8 +96,10 @@ static const uint8_t *execute(struct soft_cpu *cpu, const struct jit_site *site,
 	cpu->next_rip = code_address(cpu, site->off + insn->length);
 	insn->exec(cpu, insn);
 	cpu->rip = cpu->next_rip;
+	if (site->end)
+		return go_on(cpu);
 	window = jit_window_check(cpu);
-	if (site->end || site->block->dead || cpu->shadow || j->flushes != flushes ||
+	if (site->block->dead || cpu->shadow || j->flushes != flushes ||
 	    (site->in_window && !window) ||
 	    atomic_load_explicit(&cpu->request, memory_order_relaxed) ||
 	    jit_key(cpu) != (int)j->key || cpu->rip != code_address(cpu, site->next_off))
@@ -284,14 +288,37 @@ static void meet_epoch(struct soft_cpu *cpu)
 	atomic_store(&cpu->jit->epoch, epoch);
 }
 
+/* Where the code at cpu->rip is entered, all being as `key` says; NULL: execute one instruction in another way. May raise a fetch's fault. */
+static const uint8_t *entry_for(struct soft_cpu *cpu, unsigned key)
+{
+	struct soft_jit_cpu *j = cpu->jit;
+	const struct jit_jump *known;
+	struct jit_block *block;
+	uint64_t flushes = j->flushes;
+	bool nostack = j->nostack;
+
+	if ((key != j->key || j->current == NULL) && jit_jumps_select(cpu, key) != 0)
+		return NULL;
+	j->nostack = false;
+	cpu->scratch[SLOT_CODE_PAGE] = cpu->rip & ~4095ULL;
+	jit_window_check(cpu);
+	known = &j->current->entry[jit_jump_index(cpu->rip)];
+	if (!nostack && known->linear == cpu->rip && known->code != cpu->soft->jit->stubs.dead)
+		return known->code + JIT_RESUMED_AT;
+	block = look_up(cpu, key | (nostack ? KEY_NOSTACK : 0));
+	if (block == NULL || block->n_insns == 0)
+		return NULL;
+	if (j->flushes == flushes && !nostack)
+		jit_jumps_add(cpu, cpu->rip, block);
+	jit_window_check(cpu);
+	return block->resumed;
+}
+
 /* Once around: false when the code that follows is not for translation. */
 static bool once(struct soft_cpu *cpu)
 {
-	struct soft_jit_cpu *j = cpu->jit;
-	struct soft_jit *jit = cpu->soft->jit;
-	struct jit_block *block;
+	const uint8_t *entry;
 	int key = jit_key(cpu);
-	uint64_t flushes;
 
 	if (key < 0 && cpu->debug == 0)
 		return false;
@@ -300,26 +327,29 @@ static bool once(struct soft_cpu *cpu)
 		return true;
 	}
 	meet_epoch(cpu);
-	if (((unsigned)key != j->key || cpu->jump_cache == NULL) &&
-	    jit_jumps_select(cpu, (unsigned)key) != 0) {
+	entry = entry_for(cpu, (unsigned)key);
+	if (entry == NULL) {
 		step(cpu);
 		return true;
 	}
-	flushes = j->flushes;
-	block = look_up(cpu, (unsigned)key | (j->nostack ? KEY_NOSTACK : 0));
-	if (block == NULL || block->n_insns == 0) {
-		j->nostack = false;
-		step(cpu);
-		return true;
-	}
-	if (j->flushes == flushes && !j->nostack)
-		jit_jumps_add(cpu, cpu->rip, block);
-	j->nostack = false;
-	cpu->scratch[SLOT_CODE_PAGE] = cpu->rip & ~4095ULL;
-	jit_window_check(cpu);
-	j->counts.enter++;
-	((jit_enter_fn)(uintptr_t)jit->stubs.enter)(cpu, block->resumed);
+	cpu->jit->counts.enter++;
+	((jit_enter_fn)(uintptr_t)cpu->soft->jit->stubs.enter)(cpu, entry);
 	return true;
+}
+
+/* After an instruction that ends its block: the next one, without a detour by the loop where nothing is in the way. */
+static const uint8_t *go_on(struct soft_cpu *cpu)
+{
+	struct soft_jit_cpu *j = cpu->jit;
+	int key = jit_key(cpu);
+
+	if (key < 0 || cpu->shadow || (cpu->rflags & RF_RF) != 0 ||
+	    atomic_load_explicit(&cpu->request, memory_order_relaxed) != 0 ||
+	    atomic_load(&j->epoch) != atomic_load(&cpu->soft->jit->epoch))
+		return NULL;
+	/* What follows loads the vector state if it wants it. */
+	cpu->scratch[SLOT_FPU_LIVE] = 0;
+	return entry_for(cpu, (unsigned)key);
 }
 
 enum outcome { OUTCOME_REQUEST, OUTCOME_INTERPRET, OUTCOME_TRIPLE };

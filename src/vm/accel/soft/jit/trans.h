@@ -18,6 +18,11 @@ enum trans_how {
 	HOW_DIV,
 	HOW_CMPXCHG,
 	HOW_RDTSC,
+	HOW_PUSHF,
+	HOW_CLI,
+	HOW_STI, /* not a block's last */
+	HOW_SWAPGS,
+	HOW_FROM_SEG,
 	/* These end a block, but for a conditional branch that is not taken. */
 	HOW_JCC,
 	HOW_JMP,
@@ -95,6 +100,8 @@ struct trans {
 /* --- analyse.c --- */
 /* Decodes the block at off and finds out about it. false: nothing can be translated there. */
 bool trans_analyse(struct trans *t, unsigned off);
+/* Does a block end with it when C executes it? */
+bool trans_ends(const struct insn *insn);
 /* The flags that code at an offset of the page reads before it writes them; unknown ones count as read. */
 unsigned trans_live_at(const struct trans *t, unsigned off);
 

@@ -8,6 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vm/accel/soft/cpu/cpu_int.h"
+
+_Static_assert(JIT_SPACES == TLB_SPACES, "a jump cache for each address space");
+
 void jit_window_drop(struct soft_cpu *cpu)
 {
 	for (unsigned n = 0; n < 8; n++)
@@ -28,6 +32,14 @@ bool jit_window_check(struct soft_cpu *cpu)
 	return false;
 }
 
+static void put(struct soft_cpu *cpu, uint64_t page, uint64_t addend)
+{
+	cpu->scratch[SLOT_STACK_PAGE] = page;
+	cpu->scratch[SLOT_STACK_ADDEND] = addend;
+	for (unsigned n = 0; n < 8; n++)
+		cpu->scratch[SLOT_STACK_LIMIT + n] = 4096 - STACK_SPAN_STEP * (n + 1) + 1;
+}
+
 bool jit_window_set(struct soft_cpu *cpu, uint64_t linear, unsigned span)
 {
 	uint64_t page = linear & ~4095ULL;
@@ -35,11 +47,23 @@ bool jit_window_set(struct soft_cpu *cpu, uint64_t linear, unsigned span)
 
 	if ((linear & 4095) + span > 4096 || entry->read != page || entry->write != page)
 		return false;
-	cpu->scratch[SLOT_STACK_PAGE] = page;
-	cpu->scratch[SLOT_STACK_ADDEND] = entry->addend;
-	for (unsigned n = 0; n < 8; n++)
-		cpu->scratch[SLOT_STACK_LIMIT + n] = 4096 - STACK_SPAN_STEP * (n + 1) + 1;
+	put(cpu, page, entry->addend);
 	return true;
+}
+
+/* System calls and interrupts change stacks, and come back. */
+static void swap_window(struct soft_cpu *cpu, unsigned from, unsigned to)
+{
+	struct soft_jit_cpu *j = cpu->jit;
+
+	j->window[from].page =
+		cpu->scratch[SLOT_STACK_LIMIT] != 0 ? cpu->scratch[SLOT_STACK_PAGE] : 1;
+	j->window[from].addend = cpu->scratch[SLOT_STACK_ADDEND];
+	if ((j->window[to].page & 1) != 0)
+		jit_window_drop(cpu);
+	else
+		put(cpu, j->window[to].page, j->window[to].addend);
+	jit_window_check(cpu);
 }
 
 static void empty(struct soft_cpu *cpu, struct jit_jumps *jumps)
@@ -55,11 +79,14 @@ static void empty(struct soft_cpu *cpu, struct jit_jumps *jumps)
 			jumps->entry[jumps->used[n]] = none;
 	}
 	jumps->n_used = 0;
+	jumps->local = false;
 }
 
 int jit_jumps_select(struct soft_cpu *cpu, unsigned key)
 {
-	struct jit_jumps **jumps = &cpu->jit->jumps[key % KEY_MODES];
+	struct soft_jit_cpu *j = cpu->jit;
+	unsigned space = (key & KEY_USER) != 0 ? j->space : 0;
+	struct jit_jumps **jumps = &j->jumps[key % KEY_MODES][space % JIT_SPACES];
 
 	if (*jumps == NULL) {
 		*jumps = malloc(sizeof(**jumps));
@@ -68,7 +95,10 @@ int jit_jumps_select(struct soft_cpu *cpu, unsigned key)
 		(*jumps)->n_used = UINT32_MAX;
 		empty(cpu, *jumps);
 	}
-	cpu->jit->key = key;
+	if (((key ^ j->key) & KEY_USER) != 0)
+		swap_window(cpu, j->key & KEY_USER, key & KEY_USER);
+	j->key = key;
+	j->current = *jumps;
 	cpu->jump_cache = (*jumps)->entry;
 	return 0;
 }
@@ -78,16 +108,27 @@ static unsigned filter_bit(uint64_t linear)
 	return (unsigned)(linear >> 12) & 511;
 }
 
+/* Is the page of code that runs now one that flushes of an address space leave alone? */
+static bool is_global(struct soft_cpu *cpu, uint64_t linear)
+{
+	const struct tlb_array *array = tlb_array(cpu, cpu->cpl == 3 ? MEM_USER : MEM_KERNEL);
+	unsigned index = tlb_index(linear);
+
+	return array->entry[index].exec == (linear & ~4095ULL) &&
+	       (array->global[index / 64] >> index % 64 & 1) != 0;
+}
+
 void jit_jumps_add(struct soft_cpu *cpu, uint64_t linear, const struct jit_block *block)
 {
-	struct jit_jumps *jumps = cpu->jit->jumps[cpu->jit->key];
-	unsigned index = (unsigned)linear & (JUMP_CACHE_SIZE - 1), bit = filter_bit(linear);
+	struct jit_jumps *jumps = cpu->jit->current;
+	unsigned index = jit_jump_index(linear), bit = filter_bit(linear);
 
 	if (jumps->entry[index].code == cpu->soft->jit->stubs.dead) {
 		if (jumps->n_used < sizeof(jumps->used) / sizeof(jumps->used[0]))
 			jumps->used[jumps->n_used] = (uint16_t)index;
 		jumps->n_used++;
 	}
+	jumps->local = jumps->local || !is_global(cpu, linear);
 	jumps->entry[index] = (struct jit_jump){.linear = linear, .code = block->indirect};
 	cpu->jit->code_pages[bit / 64] |= 1ULL << bit % 64;
 }
@@ -101,9 +142,37 @@ void jit_flush(struct soft_cpu *cpu)
 	j->flushes++;
 	jit_window_drop(cpu);
 	for (unsigned key = 0; key < KEY_MODES; key++)
-		if (j->jumps[key] != NULL)
-			empty(cpu, j->jumps[key]);
+		for (unsigned space = 0; space < JIT_SPACES; space++)
+			if (j->jumps[key][space] != NULL)
+				empty(cpu, j->jumps[key][space]);
 	memset(j->code_pages, 0, sizeof(j->code_pages));
+}
+
+void jit_flush_space(struct soft_cpu *cpu, unsigned space)
+{
+	struct soft_jit_cpu *j = cpu->jit;
+
+	j->flushes++;
+	for (unsigned key = 0; key < KEY_MODES; key++) {
+		struct jit_jumps *jumps = j->jumps[key][(key & KEY_USER) != 0 ? space : 0];
+
+		if (jumps != NULL && ((key & KEY_USER) != 0 || jumps->local))
+			empty(cpu, jumps);
+	}
+}
+
+void jit_switch_space(struct soft_cpu *cpu, unsigned space)
+{
+	struct soft_jit_cpu *j = cpu->jit;
+
+	if (space == j->space)
+		return;
+	j->flushes++;
+	j->space = space;
+	j->current = NULL;
+	for (unsigned key = 0; key < KEY_MODES; key++)
+		if ((key & KEY_USER) == 0 && j->jumps[key][0] != NULL && j->jumps[key][0]->local)
+			empty(cpu, j->jumps[key][0]);
 }
 
 void jit_flush_page(struct soft_cpu *cpu, uint64_t linear)
