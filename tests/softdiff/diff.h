@@ -87,6 +87,17 @@ void fix_operands(struct rng *r, struct insn *insn, uint8_t *code, unsigned modr
 		  struct diff_state *state);
 
 /* --- native.c --- */
+/* Sanitizers map memory of their own where cases expect none: under them the software side runs alone. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define NATIVE 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define NATIVE 0
+#endif
+#endif
+#ifndef NATIVE
+#define NATIVE 1
+#endif
 int native_init(void);
 /* Both sides' memory as the native side sees it; the guest's pages follow it with guest_poke(). */
 void native_poke(uint64_t linear, const void *from, size_t n);

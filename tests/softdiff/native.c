@@ -234,7 +234,7 @@ int native_init(void)
 	memset(code_rw, 0xcc, code);
 	memcpy(code_rw + CODE_SIZE, low_exit, sizeof(low_exit));
 	memcpy(code_rw + CODE_SIZE + sizeof(low_exit), &exit_at, 8);
-	return install_handlers();
+	return NATIVE ? install_handlers() : 0;
 }
 
 void native_poke(uint64_t linear, const void *from, size_t n)
