@@ -86,6 +86,12 @@ bool gen_insn(struct rng *r, unsigned form, enum insn_mode mode, cpu_features_t 
 void fix_operands(struct rng *r, struct insn *insn, uint8_t *code, unsigned modrm_at, uint64_t at,
 		  struct diff_state *state);
 
+/* --- kept.c --- */
+unsigned kept_count(void);
+/* Makes a case of a kept encoding, in the state that c->before is. false: it is none in this mode, or with these features. */
+bool kept_case(struct rng *r, unsigned index, enum insn_mode mode, cpu_features_t features,
+	       struct diff_case *c);
+
 /* --- native.c --- */
 /* Sanitizers map memory of their own where cases expect none: under them the software side runs alone. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

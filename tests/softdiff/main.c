@@ -16,6 +16,7 @@
 #include "softdiff/diff.h"
 
 #define MAX_FORMS   4096
+#define KEPT_STATES 200
 #define CHECK_CASES 40000 /* a second */
 
 struct options {
@@ -84,14 +85,8 @@ static bool may_follow(const struct insn *insn, unsigned undefined)
 	}
 }
 
-static bool make_case(struct rng *r, const struct options *o, const unsigned *forms,
-		      unsigned n_forms, struct diff_case *c)
+static void begin_case(struct rng *r, const struct options *o, struct diff_case *c)
 {
-	unsigned wanted =
-		o->max_insns > 1 && rng_chance(r, 30) ? 1 + rng_below(r, o->max_insns) : 1;
-
-	unsigned undefined = 0;
-
 	c->mode = o->mode_32 ? INSN_MODE_32 : INSN_MODE_64;
 	c->n = 0;
 	c->offset[0] = 0;
@@ -100,6 +95,17 @@ static bool make_case(struct rng *r, const struct options *o, const unsigned *fo
 	if (o->mode_32)
 		for (unsigned i = 0; i < 16; i++)
 			c->before.gpr[i] = (uint32_t)c->before.gpr[i];
+}
+
+static bool make_case(struct rng *r, const struct options *o, const unsigned *forms,
+		      unsigned n_forms, struct diff_case *c)
+{
+	unsigned wanted =
+		o->max_insns > 1 && rng_chance(r, 30) ? 1 + rng_below(r, o->max_insns) : 1;
+
+	unsigned undefined = 0;
+
+	begin_case(r, o, c);
 	while (c->n < wanted) {
 		unsigned at = c->offset[c->n], form = forms[rng_below(r, n_forms)];
 		struct insn *insn = &c->insn[c->n];
@@ -191,6 +197,19 @@ static void run_case(const struct options *o, struct progress *p)
 	resynchronise();
 }
 
+static void run_kept(const struct options *o, struct progress *p)
+{
+	struct rng r = {o->seed};
+
+	for (unsigned i = 0; i < KEPT_STATES * kept_count() && !o->form; i++) {
+		if (i % 64 == 0)
+			fill_window(&r);
+		begin_case(&r, o, &p->now);
+		if (kept_case(&r, i / KEPT_STATES, p->now.mode, guest_features(), &p->now))
+			run_case(o, p);
+	}
+}
+
 static int work(const struct options *o, struct progress *p)
 {
 	static unsigned forms[MAX_FORMS];
@@ -206,6 +225,7 @@ static int work(const struct options *o, struct progress *p)
 		fprintf(stderr, "softdiff: no form to test\n");
 		return 2;
 	}
+	run_kept(o, p);
 	for (; p->cases < o->cases; p->cases++) {
 		struct rng r;
 

@@ -9,9 +9,7 @@
 
 #include "vm/accel/soft/vec/vec_int.h"
 
-/* More than all encodings together need (tests/unit/accel/soft/test_vec_emit.c); pages are taken as they are written. */
-#define CODE_BYTES (32u << 20)
-#define N_IMM      256
+#define N_IMM 256
 
 static bool has_imm_byte(const struct insn *insn)
 {
@@ -88,7 +86,7 @@ int vec_init(struct soft *soft, struct error *err)
 	pthread_mutex_init(&vec->lock, NULL);
 	vec->mxcsr_mask = host_mxcsr_mask();
 	vec->thunks = calloc(insn_n_forms * THUNK_VARIANTS, sizeof(*vec->thunks));
-	r = vec->thunks ? codemem_open(&vec->code, "vireo-thunks", CODE_BYTES, err) : -ENOMEM;
+	r = vec->thunks ? codemem_open(&vec->code, "vireo-thunks", THUNK_CODE_BYTES, err) : -ENOMEM;
 	if (r >= 0)
 		r = vec_trap_install(err);
 	if (r < 0)

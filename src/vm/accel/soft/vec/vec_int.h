@@ -56,6 +56,9 @@ typedef void (*vec_thunk)(void *reg, void *rm, void *vvvv, void *fourth, uint16_
 void vec_read_bytes(struct soft_cpu *cpu, uint64_t linear, void *to, unsigned size);
 void vec_write_bytes(struct soft_cpu *cpu, uint64_t linear, const void *from, unsigned size);
 
+/* More than all encodings together need (tests/unit/accel/soft/test_vec.c); pages are taken as they are written. */
+#define THUNK_CODE_BYTES (8u << 20)
+
 struct soft_vec {
 	pthread_mutex_t lock; /* making thunks */
 	struct codemem code;
