@@ -291,6 +291,10 @@ static int parse_names(const struct input *in, struct qcow2_header *h)
 				   "is outside the header's cluster");
 		r = take_string(in, "backing_file_size", in->buf + offset, len, QCOW2_MAX_NAME,
 				&h->backing_name);
+		if (r >= 0 && *h->backing_name == '\0') { /* as good as none */
+			free(h->backing_name);
+			h->backing_name = NULL;
+		}
 		if (r < 0)
 			return r;
 	}

@@ -8,12 +8,15 @@
 #include "base/str.h"
 #include "image/image_admin.h"
 
+#define BASE_ID 0xbacedULL
+
 struct qcow2_options {
 	const char *name;
 	uint64_t bytes; /* of the disk */
 	uint32_t cluster_bytes, refcount_bits;
 	unsigned version;
 	bool extended_l2, compress, zstd;
+	bool backed; /* over a raw file that holds BASE_ID, and is shorter */
 };
 
 static const struct qcow2_options qcow2_option_sets[] = {
@@ -33,6 +36,12 @@ static const struct qcow2_options qcow2_option_sets[] = {
 	 .refcount_bits = 8,
 	 .compress = true},
 	{.name = "zstd", .bytes = 6 * MIB, .extended_l2 = true, .compress = true, .zstd = true},
+	{.name = "backed", .bytes = 2 * MIB, .cluster_bytes = 8192, .backed = true},
+	{.name = "backed-extended",
+	 .bytes = 3 * MIB,
+	 .extended_l2 = true,
+	 .compress = true,
+	 .backed = true},
 	{.name = "large", .bytes = 24 * MIB, .cluster_bytes = 2 * MIB},
 };
 
@@ -47,7 +56,8 @@ static inline const struct qcow2_options *qcow2_options_find(const char *name)
 }
 
 static inline struct image_create_config qcow2_options_create(const struct qcow2_options *o,
-							      const struct image_backend *backend)
+							      const struct image_backend *backend,
+							      const char *base)
 {
 	return (struct image_create_config){
 		.path = "memory",
@@ -58,6 +68,8 @@ static inline struct image_create_config qcow2_options_create(const struct qcow2
 		.version = o->version,
 		.extended_l2 = o->extended_l2,
 		.compression = o->zstd ? IMAGE_COMPRESSION_ZSTD : IMAGE_COMPRESSION_ZLIB,
+		.backing_path = base,
+		.backing_format = "raw",
 		.backend = backend,
 	};
 }

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bits.h"
 #include "base/str.h"
@@ -181,15 +182,18 @@ static void test_cuts(void **state)
 	struct recorder rec;
 	struct recorder stable;
 	struct workload w;
+	char *base = NULL;
 
 	recorder_init(&rec);
 	recorder_init(&stable);
-	create = qcow2_options_create(options, &rec.backend);
+	workload_init(&w, &rec, options->bytes, seed);
+	if (options->backed)
+		workload_base(&w, BASE_ID, &base);
+	create = qcow2_options_create(options, &rec.backend, base);
 	if (image_create(&create, &err) < 0)
 		fail_msg("%s", err.text);
 	recorder_copy(&stable, &rec);
 	rec.logging = true;
-	workload_init(&w, &rec, options->bytes, seed);
 	w.compress = options->compress;
 	do_work(&w);
 	print_message("%zu writes and flushes, %u cuts\n", rec.n, n_cuts);
@@ -197,6 +201,9 @@ static void test_cuts(void **state)
 	workload_fini(&w);
 	recorder_fini(&stable);
 	recorder_fini(&rec);
+	if (base)
+		unlink(base);
+	free(base);
 }
 
 int main(int argc, char **argv)

@@ -2,8 +2,10 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bits.h"
+#include "base/fd.h"
 
 #define MAX_EVENTS  200000u
 #define MAX_AT_ONCE 12u
@@ -16,7 +18,8 @@ void workload_init(struct workload *w, struct recorder *rec, uint64_t bytes, uin
 	w->events = calloc(MAX_EVENTS, sizeof(*w->events));
 	w->flushes = calloc(MAX_EVENTS, sizeof(*w->flushes));
 	w->now = calloc(w->sectors, sizeof(*w->now));
-	assert_true(w->events && w->flushes && w->now);
+	w->base = calloc(w->sectors, sizeof(*w->base));
+	assert_true(w->events && w->flushes && w->now && w->base);
 }
 
 void workload_fini(struct workload *w)
@@ -24,6 +27,25 @@ void workload_fini(struct workload *w)
 	free(w->events);
 	free(w->flushes);
 	free(w->now);
+	free(w->base);
+}
+
+void workload_base(struct workload *w, uint64_t id, char **ret_name)
+{
+	uint32_t count = w->sectors / 2 + 3;
+	uint8_t *buf = malloc((size_t)count * MODEL_SECTOR);
+	char name[] = "test-base-XXXXXX";
+	int fd = mkstemp(name);
+
+	assert_true(buf && fd >= 0);
+	workload_fill(buf, 0, count, id);
+	assert_int_equal(fd_write_full(fd, buf, (size_t)count * MODEL_SECTOR), 0);
+	close(fd);
+	free(buf);
+	for (uint32_t i = 0; i < count; i++)
+		w->base[i] = w->now[i] = id;
+	*ret_name = strdup(name);
+	assert_non_null(*ret_name);
 }
 
 void workload_open(struct workload *w, const struct image_config *config)
@@ -295,7 +317,7 @@ uint32_t workload_first_wrong(const struct workload *w, size_t cut, const uint8_
 	assert_true(ids && good);
 	for (uint32_t i = 0; i < w->sectors; i++) {
 		ids[i] = id_of(disk + (size_t)i * MODEL_SECTOR, i);
-		good[i] = ids[i] == 0;
+		good[i] = ids[i] == w->base[i];
 	}
 	for (size_t i = 0; i < w->n_events; i++) {
 		const struct event *e = &w->events[i];

@@ -37,9 +37,12 @@ struct workload {
 	size_t n_flushes;
 	uint64_t *now; /* by sector; what is there without a cut */
 	bool compress;
+	uint64_t *base; /* by sector; what was there at first */
 };
 
 void workload_init(struct workload *w, struct recorder *rec, uint64_t bytes, uint32_t seed);
+/* Makes a raw file in the current folder, of which half a disk of this size is read at first; *ret_name is on the heap. */
+void workload_base(struct workload *w, uint64_t id, char **ret_name);
 void workload_fini(struct workload *w);
 void workload_open(struct workload *w, const struct image_config *config);
 void workload_close(struct workload *w);
