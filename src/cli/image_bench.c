@@ -37,7 +37,9 @@ static uint64_t next_offset(struct job *job)
 	uint64_t slots = job->size / job->bytes;
 
 	if (!job->random) {
-		job->offset = at + job->step + job->bytes <= job->size ? at + job->step : 0;
+		job->offset = (at + job->step) % job->size;
+		if (job->offset > job->size - job->bytes)
+			job->offset = 0;
 		return at;
 	}
 	/* xorshift64 */
