@@ -5,6 +5,7 @@
 usage: test_virsh.py [unittest options]; VIREO_BUILD names the build folder. Skipped (77) without virsh.
 """
 
+import json
 import os
 import pathlib
 import pty
@@ -299,6 +300,22 @@ class Virsh(unittest.TestCase):
         self.expect(terminal, b"Escape character is ^]")
         self.virsh("destroy", "talks")
         process.wait(WAIT)
+
+    def test_qmp_passes_through(self):
+        self.daemon.define("q")
+        self.fails("domain is not running", "qemu-monitor-command", "q", '{"execute":"query-status"}')
+        self.virsh("start", "q")
+        answer = json.loads(self.virsh("qemu-monitor-command", "q", '{"execute":"query-name"}'))
+        self.assertEqual(answer["return"], {"name": "q"})
+        answer = json.loads(self.virsh("qemu-monitor-command", "q", '{"execute":"query-balloon"}'))
+        self.assertIn("balloon", answer["error"]["desc"])
+        self.fails("understand QMP only", "qemu-monitor-command", "q", "--hmp", "info status")
+        self.fails("no member 'execute' that is a string", "qemu-monitor-command", "q", '{"execute":3}')
+        # What a client does behind the daemon's back is noticed.
+        self.virsh("qemu-monitor-command", "q", '{"execute":"stop"}')
+        until(lambda: self.virsh("domstate", "q", "--reason") == "paused (user)", "the state follows")
+        self.virsh("qemu-monitor-command", "q", '{"execute":"quit"}')
+        until(lambda: self.daemon.state("q") == "shut off", "the end is noticed")
 
     def test_edit(self):
         self.daemon.define("edited")

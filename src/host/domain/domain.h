@@ -108,6 +108,7 @@ static inline bool domain_active(const struct domain *dom)
 /* Told once, on the loop, possibly before the function that started it returns. r < 0: err says why. dom is what the job was about; NULL when it
  * failed before there was one. Memory is the caller's and must stay. */
 struct domain_done {
+	char *text; /* what domain_monitor() was answered: heap, its taker's */
 	void (*fn)(struct domain_done *done, struct domain *dom, int r, const struct error *err);
 };
 
@@ -127,6 +128,8 @@ void domain_reset(struct domain *dom, struct domain_done *done);
 void domain_suspend(struct domain *dom, struct domain_done *done);
 void domain_resume(struct domain *dom, struct domain_done *done);
 void domain_nmi(struct domain *dom, struct domain_done *done);
+/* One QMP command, as the text of a JSON object; the machine's answer, an error of QMP's too, is in done->text. */
+void domain_monitor(struct domain *dom, const char *command, struct domain_done *done);
 void domain_rename(struct domain *dom, const char *name, struct domain_done *done);
 void domain_set_autostart_of(struct domain *dom, bool on, struct domain_done *done);
 /* type: libvirt's (0 description, 1 title, 2 element); text NULL removes. */

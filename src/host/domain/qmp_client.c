@@ -139,7 +139,7 @@ static void take_answer(struct qmp_client *client, const json_t *message, const 
 	}
 	text = json_string_value(json_object_get(error, "desc"));
 	error_set(&err, -ECHILD, "the machine says: %.400s", text ? text : "no reason");
-	reply->fn(reply, -ECHILD, NULL, &err);
+	reply->fn(reply, -ECHILD, error, &err);
 }
 
 static void take_line(struct qmp_client *client, const char *line, size_t len)

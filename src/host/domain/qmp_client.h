@@ -19,7 +19,7 @@ struct qmp_client_hooks {
 
 /* One command's answer; memory is the caller's until fn was called. */
 struct qmp_client_reply {
-	/* r < 0: err says why, ret is NULL. ret is borrowed. */
+	/* r < 0: err says why; ret is then QMP's error object, or NULL. ret is borrowed. */
 	void (*fn)(struct qmp_client_reply *reply, int r, const json_t *ret,
 		   const struct error *err);
 	struct qmp_client_reply *next; /* private */

@@ -31,6 +31,7 @@ void rpc_params_free(struct rpc_params *params);
 
 /* --- every handler --- */
 
+rpc_handler rpc_domain_monitor_command; /* of program qemu */
 rpc_handler rpc_auth_list, rpc_connect_get_capabilities, rpc_connect_get_domain_capabilities,
 	rpc_connect_get_hostname, rpc_connect_get_lib_version, rpc_connect_get_max_vcpus,
 	rpc_connect_get_type, rpc_connect_get_uri, rpc_connect_get_version, rpc_connect_is_secure,

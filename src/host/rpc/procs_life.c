@@ -18,6 +18,7 @@ enum {
 enum { DEFINE_VALIDATE = 1 };
 enum { DESTROY_GRACEFUL = 1 };
 enum { SHUTDOWN_DEFAULT = 0, SHUTDOWN_ACPI = 1 };
+enum { MONITOR_HMP = 1 };
 enum { CONSOLE_FORCE = 1, CONSOLE_SAFE = 2 };
 /* Of undefine: what each would remove besides; there is none of it. */
 enum { UNDEFINE_KNOWN = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 };
@@ -284,4 +285,32 @@ int rpc_domain_open_console(struct rpc_call *call, void *args, void *ret, struct
 	if (fd < 0)
 		return error_set_errno(err, -errno, "cannot open the console '%s'", tty);
 	return rpc_stream_open(call, fd, dom, a->flags & CONSOLE_FORCE, err);
+}
+
+/* --- the program qemu --- */
+
+static void done_with_text(struct domain_done *done, struct domain *dom, int r,
+			   const struct error *err)
+{
+	struct rpc_call *call = container_of(done, struct rpc_call, done);
+
+	((w_str *)call->ret)->text = done->text;
+	rpc_call_finish(call, r, err);
+}
+
+int rpc_domain_monitor_command(struct rpc_call *call, void *args, void *ret, struct error *err)
+{
+	const w_monitor_command *a = args;
+	struct domain *dom = rpc_call_running(call, &a->dom, err);
+
+	if (!dom)
+		return err->code;
+	if (a->flags & MONITOR_HMP)
+		return error_set(err, -EOPNOTSUPP,
+				 "machines understand QMP only: give the command as JSON");
+	if (rpc_check_flags(call, a->flags, 0, err) < 0)
+		return err->code;
+	call->done.fn = done_with_text;
+	domain_monitor(dom, a->command, &call->done);
+	return RPC_LATER;
 }

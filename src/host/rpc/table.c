@@ -504,7 +504,7 @@ const struct rpc_program rpc_program_remote = {
 };
 
 static const struct rpc_proc qemu_procs[] = {
-	LATER(1, DOMAIN_MONITOR_COMMAND),
+	DONE(1, DOMAIN_MONITOR_COMMAND, monitor_command, str, domain_monitor_command, RW),
 	NEVER(2, DOMAIN_ATTACH, "a process that the daemon did not start is not taken over"),
 	LATER(3, DOMAIN_AGENT_COMMAND),
 	LATER(4, CONNECT_DOMAIN_MONITOR_EVENT_REGISTER),
