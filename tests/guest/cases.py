@@ -574,13 +574,12 @@ def a_shell_on_the_terminal_sees_its_size():
         terminal.expect("# ", 120)
         if not terminal.is_raw():
             raise Failure("the terminal is not raw")
-        terminal.type("echo SIZE-$(stty size | tr ' ' x)\r")
-        terminal.expect("SIZE-30x100\r")
+        # Linux forgets a size that it is told before the terminal has been opened, as it was here.
         terminal.resize(41, 123)
         end = time.monotonic() + 60
         while True:
             terminal.type("echo SIZE-$(stty size | tr ' ' x)\r")
-            if terminal.expect(r"SIZE-(\d+x\d+)\r")[1] == b"41x123":
+            if terminal.expect(r"SIZE-(\d*x?\d*)\r")[1] == b"41x123":
                 break
             if time.monotonic() > end:
                 raise Failure(f"the guest does not see the new size:\n{terminal.text()}")
