@@ -2,8 +2,9 @@
 """The same Linux guest on Vireo and on QEMU 7.2, for the benchmarks that need real KVM: the command lines of both, and
 the way into the lab.
 
-By default the lab host's clock counts its instructions (tests/lab/run --counted): a figure is then what a path costs
-in instructions of VMM, kernel and guest together, on one processor, and does not depend on this machine's other work.
+Unless a benchmark decides otherwise the lab host's clock counts its instructions (tests/lab/run --counted): a figure is
+then what a path costs in instructions of VMM, kernel and guest together, on one processor, and does not depend on this
+machine's other work.
 With --real, the host has two processors and runs against this machine's clock.
 """
 
@@ -101,14 +102,14 @@ def shell_guest(command):
     return guest
 
 
-def arguments(description, rounds):
-    """A parser with the options that all benchmarks in the lab have."""
+def arguments(description, rounds, real=False):
+    """A parser with the options that all benchmarks in the lab have. real: what --real would say is the default."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=rounds)
     p.add_argument("--json", action="store_true")
     p.add_argument("--peers", action="store_true", help="QEMU alone, the first of its machines against the others")
     p.add_argument("--here", action="store_true", help="on this host's KVM, not in the lab")
-    p.add_argument("--real", action="store_true",
+    p.add_argument("--real", action=argparse.BooleanOptionalAction, default=real,
                    help="a lab host with two processors on this machine's clock, instead of one that counts instructions")
     return p
 
