@@ -147,7 +147,7 @@ def huge_pages_back_a_guest():
             need(guest.wait(), 0, guest)
         if int((pages / "free_hugepages").read_text()) != free:
             raise Failure("huge pages are not given back")
-        refused([*linux("cloud", memory="256M,hugepages=on"), "--accel", "kvm"], "huge pages of 2M", "nr_hugepages")
+        refused([*linux("cloud", memory="256M,hugepages=on"), "--accel", "kvm"], "128 huge pages of 2 MiB", "nr_hugepages")
     finally:
         (pages / "nr_hugepages").write_text("0\n")
 
