@@ -8,6 +8,7 @@ quick run.
 import grp
 import hashlib
 import http.server
+import json
 import os
 import pathlib
 import re
@@ -16,10 +17,12 @@ import signal
 import stat
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 
+import qmp_library
 from harness import VMM, Failure, Guest, Qmp, artefact, linux, script
 from terminal import Terminal, wait_raw
 from work import do_pieces
@@ -536,6 +539,24 @@ def a_disk_in_use_is_refused():
                 need(second.wait(20), 2, second)
                 if str(disk) not in second.text():
                     raise Failure(second.text())
+
+
+@case()
+def the_qmp_library_of_qemu_drives_a_machine():
+    with Guest("--accel", "null", "--memory", "32M", "--serial", "none", qmp=True) as guest:
+        got = subprocess.run([sys.executable, qmp_library.__file__, qmp_library.make(),
+                              guest.qmp_path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        need(guest.wait(), 0, guest)
+    if got.returncode != 0:
+        raise Failure(got.stdout)
+    seen = json.loads(got.stdout.splitlines()[-1])
+    answers = seen["answers"]
+    if answers["query-status"]["status"] != "running" or len(answers["query-cpus-fast"]) != 1 or \
+            answers["query-block"] != [] or {"name": "balloon"} not in answers["query-commands"] or \
+            answers["query-balloon"] != "DeviceNotActive" or answers["no-such-command"] != "CommandNotFound":
+        raise Failure(f"the answers are not what they should be: {answers}")
+    if seen["events"] != ["STOP", "RESUME", "RESET", "SHUTDOWN"]:
+        raise Failure(f"the events are {seen['events']}")
 
 
 IDLE = ("--accel", "null", "--paused", "--memory", "32M")
