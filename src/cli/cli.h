@@ -32,6 +32,7 @@ int cli_main(int argc, char **argv);
 int cli_verb_run(int argc, char **argv);
 int cli_verb_check_host(int argc, char **argv);
 int cli_verb_image(int argc, char **argv);
+int cli_verb_audit(int argc, char **argv);
 int cli_verb_help(int argc, char **argv);
 int cli_verb_version(int argc, char **argv);
 

@@ -15,6 +15,8 @@ const struct cli_verb cli_verbs[] = {
 	{"image", "VERB [OPTIONS]", "make, look at and change disk images", cli_verb_image},
 	{"check-host", "[--json]", "say what this host can do, and what to do about the rest",
 	 cli_verb_check_host},
+	{"audit", "verify [FILE]", "check the record of what was asked of the daemon",
+	 cli_verb_audit},
 	{"help", "[VERB]", "say what there is", cli_verb_help},
 	{"version", "", "print the version", cli_verb_version},
 };

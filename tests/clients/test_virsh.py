@@ -317,6 +317,32 @@ class Virsh(unittest.TestCase):
         self.virsh("qemu-monitor-command", "q", '{"execute":"quit"}')
         until(lambda: self.daemon.state("q") == "shut off", "the end is noticed")
 
+    def test_what_was_asked_is_recorded(self):
+        file = self.daemon.root / "state/audit.jsonl"
+        self.daemon.define("seen")
+        self.virsh("start", "seen")
+        self.virsh("dominfo", "seen")
+        self.virsh("destroy", "seen")
+        self.daemon.fails("define", self.daemon.xml("shown", inside="<devices><graphics type='vnc'/></devices>"))
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        self.assertEqual([(r["call"], r.get("on"), r["result"], r["program"], r["uid"]) for r in records], [
+            ("DOMAIN_DEFINE_XML", "seen", "done", "virsh", os.getuid()),
+            ("DOMAIN_CREATE", "seen", "done", "virsh", os.getuid()),
+            ("DOMAIN_DESTROY", "seen", "done", "virsh", os.getuid()),
+            ("DOMAIN_DEFINE_XML", None, "failed", "virsh", os.getuid())])
+        self.assertIn("element <graphics>", records[-1]["error"])
+        # Another daemon goes on with the chain.
+        self.daemon.kill()
+        self.daemon.start()
+        self.virsh("undefine", "seen")
+        vireo = [str(BUILD / "vireo"), "audit", "verify", str(file)]
+        done = subprocess.run(vireo, stdout=subprocess.PIPE, text=True, check=True)
+        self.assertIn("5 records, none altered or missing", done.stdout)
+        file.write_text(file.read_text().replace("DOMAIN_DESTROY", "DOMAIN_SUSPEND"))
+        done = subprocess.run(vireo, stderr=subprocess.PIPE, text=True, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("line 3 was altered", done.stderr)
+
     def test_edit(self):
         self.daemon.define("edited")
         editor = self.daemon.root / "editor"

@@ -14,12 +14,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/audit.h"
 #include "base/bits.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "host/domain/domain.h"
 #include "host/main/main_int.h"
 #include "host/storage/storage.h"
+#include "host/store/store.h"
 #include "host/system/caps.h"
 #include "host/system/work.h"
 
@@ -33,6 +35,7 @@ struct daemon {
 	struct storage_set *storage;
 	struct caps *caps;
 	struct rpc_host host;
+	struct audit_log audit;
 	struct rpc_server *server;
 	struct work_pool *pool;
 	struct work probe; /* of KVM */
@@ -121,6 +124,21 @@ static void raise_limits(void)
 	}
 }
 
+/* What was asked of the daemon: STATE/audit.jsonl. */
+static int open_audit(struct daemon *daemon, struct error *err)
+{
+	_cleanup_free_ char *path = NULL;
+	int r = store_make_folder(daemon->options.state_dir, 0711, err);
+
+	if (r < 0)
+		return r;
+	if (asprintf(&path, "%s/audit.jsonl", daemon->options.state_dir) < 0) {
+		path = NULL;
+		return error_set(err, -ENOMEM, "no memory for a path");
+	}
+	return audit_open(&daemon->audit, path, err);
+}
+
 static int daemon_open(struct daemon *daemon, struct error *err)
 {
 	const struct options *options = &daemon->options;
@@ -149,10 +167,14 @@ static int daemon_open(struct daemon *daemon, struct error *err)
 		r = storage_set_new(daemon->loop, options->config_dir, &daemon->storage, err);
 	if (r < 0)
 		return r;
+	r = open_audit(daemon, err);
+	if (r < 0)
+		return r;
 	daemon->host = (struct rpc_host){
 		.domains = daemon->domains,
 		.storage = daemon->storage,
 		.caps = daemon->caps,
+		.audit = &daemon->audit,
 		.uri = options->session ? "qemu:///session" : "qemu:///system",
 	};
 	caps_set_null(daemon->caps, options->offer_null);
@@ -176,6 +198,7 @@ static void daemon_close(struct daemon *daemon)
 	storage_set_free(daemon->storage);
 	domain_set_free(daemon->domains);
 	caps_free(daemon->caps);
+	audit_close(&daemon->audit);
 	if (daemon->signals.loop) {
 		loop_fd_del(&daemon->signals);
 		close(daemon->signals.fd);
@@ -207,7 +230,7 @@ static int serve(struct daemon *daemon, struct error *err)
 
 int main(int argc, char **argv)
 {
-	struct daemon daemon = {.lock_fd = -1};
+	struct daemon daemon = {.lock_fd = -1, .audit.fd = -1};
 	struct error err = ERROR_INIT;
 	int status = EXIT_GOOD;
 

@@ -61,6 +61,7 @@ void rpc_call_free(struct rpc_call *call)
 
 static void call_answer(struct rpc_call *call, int r, const struct error *err)
 {
+	rpc_audit(call, r, err);
 	if (!call->client)
 		return;
 	if (r >= 0)
@@ -185,6 +186,8 @@ void rpc_dispatch(struct rpc_client *client, const struct rpc_header *header,
 	int r;
 
 	if (!proc || check_rights(client, proc, &code, &err) < 0) {
+		if (proc && err.code == -EACCES && client->opened)
+			rpc_audit_denied(client, proc);
 		reply_error(client, header, &err, RPC_OBJECT_NONE, code);
 		return;
 	}
@@ -195,6 +198,8 @@ void rpc_dispatch(struct rpc_client *client, const struct rpc_header *header,
 		return;
 	}
 	call->client = client;
+	call->server = client->server;
+	call->peer = client->peer;
 	call->proc = proc;
 	call->header = *header;
 	r = decode_args(call, payload, len, &err);

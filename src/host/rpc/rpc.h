@@ -13,6 +13,7 @@
 #include "base/loop.h"
 #include "host/domain/domain.h"
 
+struct audit_log;   /* base/audit.h */
 struct caps;        /* host/system/caps.h */
 struct storage_set; /* host/storage/storage.h */
 
@@ -21,7 +22,8 @@ struct rpc_host {
 	struct domain_set *domains;
 	struct storage_set *storage;
 	struct caps *caps;
-	const char *uri; /* what a client is told it is connected to: "qemu:///system" */
+	struct audit_log *audit; /* NULL: none is kept */
+	const char *uri;         /* what a client is told it is connected to: "qemu:///system" */
 };
 
 struct rpc_limits {

@@ -50,10 +50,13 @@ bool_t xdr_w_none(XDR *xdrs, w_none *value);
 /* --- calls --- */
 
 struct rpc_client;
+struct rpc_server;
 
 struct rpc_call {
 	struct rpc_client *client; /* NULL: it has gone */
-	struct rpc_call *next;     /* in the client's list */
+	struct rpc_server *server;
+	struct ucred peer;     /* who called */
+	struct rpc_call *next; /* in the client's list */
 	const struct rpc_proc *proc;
 	struct rpc_header header;
 	void *args, *ret;
@@ -85,6 +88,13 @@ void rpc_call_finish(struct rpc_call *call, int r, const struct error *err);
 void rpc_call_free(struct rpc_call *call);
 /* A call that a job on a machine finishes: fills call->done. */
 void rpc_call_later(struct rpc_call *call);
+
+/* --- the record (audit.c) --- */
+
+/* A call that changes something has ended so. */
+void rpc_audit(const struct rpc_call *call, int r, const struct error *err);
+/* A client wanted what it may not. */
+void rpc_audit_denied(const struct rpc_client *client, const struct rpc_proc *proc);
 
 /* --- errors (errors.c) --- */
 

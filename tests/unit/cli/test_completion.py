@@ -56,7 +56,7 @@ class Bash(unittest.TestCase):
         (pathlib.Path(self.dir) / "disk.img").touch()
 
     def test_verbs(self):
-        self.assertEqual(self.complete("vireo "), ["run", "image", "check-host", "help", "version"])
+        self.assertEqual(self.complete("vireo "), ["run", "image", "check-host", "audit", "help", "version"])
         self.assertEqual(self.complete("vireo c"), ["check-host"])
         self.assertEqual(self.complete("vireo help v"), ["version"])
         self.assertEqual(self.complete("vireo check-host "), ["--json"])
