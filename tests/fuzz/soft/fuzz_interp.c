@@ -122,8 +122,9 @@ static bool is_out_of_bounds(const struct insn *insn)
 	}
 }
 
-/* The same as decode_here() in the interpreter, for a look ahead. */
-static bool ends_here(struct soft_cpu *cpu)
+/* A look ahead: is the next instruction one of those? A string is one element or none: how many are done before a request ends it is
+ * up to where they are. */
+static bool ends_here(struct soft_cpu *cpu, struct soft_cpu *other)
 {
 	uint64_t linear = cpu->mode == INSN_MODE_64
 				  ? cpu->rip
@@ -136,8 +137,11 @@ static bool ends_here(struct soft_cpu *cpu)
 	if (setjmp(cpu->unwind) != 0)
 		return false;
 	n = mem_fetch(cpu, linear, bytes, sizeof(bytes), &gpa);
-	return insn_decode(bytes, n, cpu->mode, cpu->vex_ok, cpu->features, &insn) == INSN_OK &&
-	       is_out_of_bounds(&insn);
+	if (insn_decode(bytes, n, cpu->mode, cpu->vex_ok, cpu->features, &insn) != INSN_OK)
+		return false;
+	if (insn.form->attrs & FORM_REP && insn.rep)
+		cpu->gpr[1] = other->gpr[1] = cpu->gpr[1] & 1;
+	return is_out_of_bounds(&insn);
 }
 
 /* One instruction, afresh. False: a triple fault. */
@@ -182,7 +186,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	size = MIN(size - 1, 0x800);
 	machine_set(&one, data[0] % 3, data + 1, size);
 	machine_set(&other, data[0] % 3, data + 1, size);
-	for (unsigned i = 0; i < N_STEPS && !ends_here(one.cpu); i++) {
+	for (unsigned i = 0; i < N_STEPS && !ends_here(one.cpu, other.cpu); i++) {
 		bool alive = step_afresh(one.cpu);
 
 		check(step_block(other.cpu) == alive);

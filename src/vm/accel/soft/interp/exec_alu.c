@@ -5,8 +5,9 @@
  */
 #include "vm/accel/soft/interp/interp_int.h"
 
-/* result = NAME(size, a, b): flags into *status. IN brings in the flags that are needed. */
-#define KERNEL(name, mnemonic, in)                                                                 \
+/* result = NAME(size, a, b): flags into *status. IN brings in the flags that are needed;
+ * flags that are left undefined are clear, whatever the host does. */
+#define KERNEL(name, mnemonic, in, undefined)                                                      \
 	INLINE uint64_t name(unsigned size, uint64_t a, uint64_t b, uint16_t *status)              \
 	{                                                                                          \
 		uint32_t st = *status;                                                             \
@@ -36,7 +37,7 @@
 				: "r"(b)                                                           \
 				: "cc");                                                           \
 		}                                                                                  \
-		*status = (uint16_t)st;                                                            \
+		*status = (uint16_t)(st & ~(undefined));                                           \
 		return a;                                                                          \
 	}
 
@@ -64,15 +65,15 @@
 		return a;                                                                          \
 	}
 
-KERNEL(do_add, "add", "")
-KERNEL(do_or, "or", "")
-KERNEL(do_adc, "adc", CARRY_IN)
-KERNEL(do_sbb, "sbb", CARRY_IN)
-KERNEL(do_and, "and", "")
-KERNEL(do_sub, "sub", "")
-KERNEL(do_xor, "xor", "")
-KERNEL(do_cmp, "cmp", "")
-KERNEL(do_test, "test", "")
+KERNEL(do_add, "add", "", 0)
+KERNEL(do_or, "or", "", ST_AF)
+KERNEL(do_adc, "adc", CARRY_IN, 0)
+KERNEL(do_sbb, "sbb", CARRY_IN, 0)
+KERNEL(do_and, "and", "", ST_AF)
+KERNEL(do_sub, "sub", "", 0)
+KERNEL(do_xor, "xor", "", ST_AF)
+KERNEL(do_cmp, "cmp", "", 0)
+KERNEL(do_test, "test", "", ST_AF)
 KERNEL1(do_inc, "inc", CARRY_IN)
 KERNEL1(do_dec, "dec", CARRY_IN)
 KERNEL1(do_neg, "neg", "")

@@ -9,40 +9,46 @@ typedef __int128 s128;
 
 /* --- multiplication --- */
 
-/* The host's one-operand multiplication: low half in *low, flags into *status, returns the high half. */
+/* The host's one-operand multiplication: low half in *low, flags into *status, returns the high half. Flags that are left undefined may
+ * be those from before on one processor and not on another: so they are brought in. */
 #define MULTIPLY(name, mnemonic)                                                                   \
 	INLINE uint64_t name(unsigned size, uint64_t *low, uint64_t b, uint16_t *status)           \
 	{                                                                                          \
-		uint64_t a = *low, high = 0;                                                       \
+		uint64_t high;                                                                     \
+		uint32_t st = *status;                                                             \
                                                                                                    \
 		switch (size) {                                                                    \
 		case 1:                                                                            \
-			__asm__(mnemonic "b %b2\n\tmovq %%rax,%1\n\tlahf\n\tseto %%al"             \
-				: "+&a"(a), "=&r"(high)                                            \
-				: "q"(b)                                                           \
+			__asm__(FLAGS_IN "movq %2,%%rax\n\t" mnemonic                              \
+					 "b %b3\n\tmovq %%rax,%2" FLAGS_OUT                        \
+				: "+&a"(st), "=&d"(high), "+&r"(*low)                              \
+				: "r"(b)                                                           \
 				: "cc");                                                           \
-			*low = high & 0xff;                                                        \
-			high = high >> 8 & 0xff;                                                   \
+			high = *low >> 8 & 0xff;                                                   \
+			*low &= 0xff;                                                              \
 			break;                                                                     \
 		case 2:                                                                            \
-			__asm__(mnemonic "w %w3\n\tmovq %%rax,%2\n\tlahf\n\tseto %%al"             \
-				: "+&a"(a), "=&d"(high), "=&r"(*low)                               \
+			__asm__(FLAGS_IN "movq %2,%%rax\n\t" mnemonic                              \
+					 "w %w3\n\tmovq %%rax,%2" FLAGS_OUT                        \
+				: "+&a"(st), "=&d"(high), "+&r"(*low)                              \
 				: "r"(b)                                                           \
 				: "cc");                                                           \
 			break;                                                                     \
 		case 4:                                                                            \
-			__asm__(mnemonic "l %k3\n\tmovq %%rax,%2\n\tlahf\n\tseto %%al"             \
-				: "+&a"(a), "=&d"(high), "=&r"(*low)                               \
+			__asm__(FLAGS_IN "movq %2,%%rax\n\t" mnemonic                              \
+					 "l %k3\n\tmovq %%rax,%2" FLAGS_OUT                        \
+				: "+&a"(st), "=&d"(high), "+&r"(*low)                              \
 				: "r"(b)                                                           \
 				: "cc");                                                           \
 			break;                                                                     \
 		default:                                                                           \
-			__asm__(mnemonic "q %3\n\tmovq %%rax,%2\n\tlahf\n\tseto %%al"              \
-				: "+&a"(a), "=&d"(high), "=&r"(*low)                               \
+			__asm__(FLAGS_IN "movq %2,%%rax\n\t" mnemonic                              \
+					 "q %3\n\tmovq %%rax,%2" FLAGS_OUT                         \
+				: "+&a"(st), "=&d"(high), "+&r"(*low)                              \
 				: "r"(b)                                                           \
 				: "cc");                                                           \
 		}                                                                                  \
-		*status = (uint16_t)a;                                                             \
+		*status = (uint16_t)st;                                                            \
 		return high;                                                                       \
 	}
 MULTIPLY(mul, "mul")
@@ -82,18 +88,18 @@ WIDE_OF_SIZE(8)
 INLINE void narrow(struct soft_cpu *cpu, const struct insn *insn, unsigned size)
 {
 	uint64_t a, b = rm_get(cpu, insn, &insn->operand[1], size);
-	uint32_t st;
+	uint32_t st = cpu->status;
 
 	a = insn->n_operands == 3 ? insn->imm : reg_get(cpu, &insn->operand[0], size);
 	switch (size) {
 	case 2:
-		__asm__("imulw %w2,%w0" FLAGS_OUT : "+&r"(a), "=&a"(st) : "r"(b) : "cc");
+		__asm__(FLAGS_IN "imulw %w2,%w0" FLAGS_OUT : "+&r"(a), "+&a"(st) : "r"(b) : "cc");
 		break;
 	case 4:
-		__asm__("imull %k2,%k0" FLAGS_OUT : "+&r"(a), "=&a"(st) : "r"(b) : "cc");
+		__asm__(FLAGS_IN "imull %k2,%k0" FLAGS_OUT : "+&r"(a), "+&a"(st) : "r"(b) : "cc");
 		break;
 	default:
-		__asm__("imulq %2,%0" FLAGS_OUT : "+&r"(a), "=&a"(st) : "r"(b) : "cc");
+		__asm__(FLAGS_IN "imulq %2,%0" FLAGS_OUT : "+&r"(a), "+&a"(st) : "r"(b) : "cc");
 	}
 	gpr_put(cpu, insn->operand[0].reg, size, a);
 	cpu->status = (uint16_t)st;
