@@ -75,7 +75,7 @@ static void point(struct rng *r, const struct insn *insn, uint8_t *code, unsigne
 	uint64_t offset = wanted;
 
 	if (insn->seg == SEG_GS && insn->mode == INSN_MODE_64) {
-		state->gs_base = rng_chance(r, 50) ? WINDOW : rng_value(r) >> 17;
+		state->gs_base = rng_chance(r, 50) ? WINDOW : rng_value(r) >> 18;
 		offset -= state->gs_base;
 	}
 	if (insn->base == INSN_REG_NONE || insn->base == INSN_REG_RIP) {
