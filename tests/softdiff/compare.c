@@ -122,6 +122,11 @@ static const struct insn *faulting(const struct diff_case *c, const struct diff_
 /* Flags that the instructions from rip on overwrite before they read them: translated code does not make them, were there a fault meanwhile. */
 static uint8_t dead_flags(const struct diff_case *c, uint64_t rip)
 {
+	/* By pairs of conditions. */
+	static const uint8_t conditions[8] = {INSN_OF,           INSN_CF,
+					      INSN_ZF,           INSN_CF | INSN_ZF,
+					      INSN_SF,           INSN_PF,
+					      INSN_SF | INSN_OF, INSN_ZF | INSN_SF | INSN_OF};
 	uint8_t read = 0, dead = 0;
 
 	for (unsigned i = 0; i < c->n; i++) {
@@ -129,10 +134,14 @@ static uint8_t dead_flags(const struct diff_case *c, uint64_t rip)
 
 		if (rip > c->before.rip + c->offset[i])
 			continue;
+		bool conditional = form->op == OP_CMOV || form->op == OP_SET || form->op == OP_JCC;
+
 		/* A shift whose count is there to see is not one by 0. */
 		if (!(form->op >= OP_ROL && form->op <= OP_SAR) && form->op != OP_SHLD &&
 		    form->op != OP_SHRD)
-			read |= form->flags_read & (uint8_t)~dead;
+			read |= (conditional ? conditions[c->insn[i].cond >> 1]
+					     : form->flags_read) &
+				(uint8_t)~dead;
 		dead |= form->flags_written & (uint8_t)~read;
 	}
 	return dead;
@@ -193,6 +202,10 @@ static bool is_free(const struct diff_case *c, const struct diff_outcome *native
 	/* AMD's MXCSR has a bit 17, which the software CPU refuses. (APM volume 1, section 4.2.2.) */
 	if (guest->vector == 13 && native->state.fpu[26] & 2)
 		return true;
+	/* What reaches over the end of 4 GiB. */
+	if (c->mode != INSN_MODE_64 && native->vector == 14 && guest->vector >= 12 &&
+	    native->address > 0xffffff00)
+		return true;
 	/* A bad header, and a page that is not there behind it. */
 	if (is_image(c, native) && native->vector >= 12 && guest->vector >= 12 &&
 	    native->vector != guest->vector)
@@ -208,6 +221,7 @@ static bool is_free(const struct diff_case *c, const struct diff_outcome *native
 	case OP_MASKMOVDQU: /* bytes that the mask leaves out may fault or not (SDM volume 2) */
 	case OP_MASKMOVQ:
 	case OP_ENTER: /* what it has written below the stack pointer before its fault */
+	case OP_POPA:  /* which registers it has loaded before it */
 		return native->vector >= 12;
 	case OP_MOVS: /* which of two bad addresses is found first */
 	case OP_CMPS:

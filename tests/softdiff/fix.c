@@ -144,6 +144,9 @@ static void fix_xsave(struct rng *r, const struct insn *insn, uint64_t at, struc
 		header[1] = 1ULL << 63 | (rng_next(r) & 7);
 	if (rng_chance(r, 10))
 		header[rng_below(r, 8)] |= 1ULL << rng_below(r, 64);
+	/* Not what the host's processor has, and the software CPU has not. */
+	header[0] &= ~0xf8ULL;
+	header[1] &= ~0xf8ULL;
 	native_poke(at + 512, header, 64);
 	guest_poke(at + 512, header, 64);
 	if (rng_chance(r, 90)) {

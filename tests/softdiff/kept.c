@@ -1,4 +1,7 @@
-/* Encodings that once gave something else than the host's processor: each is run in many states, before random ones. */
+/*
+ * Encodings that once gave something else than the host's processor: each is run in many states, before random ones. A sequence of several instructions has its
+ * operands where they happen to be.
+ */
 #include <string.h>
 
 #include "softdiff/diff.h"
@@ -31,6 +34,9 @@ static const struct {
 	/* VBLENDVPS with a register above 7 in the immediate, VZEROUPPER, in 32-bit code */
 	{INSN_MODE_32, 4, 6, {0xc4, 0xe3, 0x7d, 0x4a, 0xc1, 0x8f}},
 	{INSN_MODE_32, 2, 3, {0xc5, 0xf8, 0x77}},
+	/* the stack pointer from a vector instruction and from CMPXCHG, between accesses of the stack */
+	{INSN_MODE_64, 0, 11, {0x68, 1, 2, 3, 4, 0x66, 0x0f, 0xd7, 0xe6, 0xff, 0xd6}},
+	{INSN_MODE_64, 0, 10, {0x68, 1, 2, 3, 4, 0x48, 0x0f, 0xb1, 0xdc, 0x50}},
 	/* stores by way of CS */
 	{INSN_MODE_32, 2, 4, {0x2e, 0x82, 0x06, 0x37}},
 	{INSN_MODE_32, 2, 4, {0x2e, 0xdf, 0x49, 0x54}},
@@ -49,12 +55,20 @@ bool kept_case(struct rng *r, unsigned index, enum insn_mode mode, cpu_features_
 	if (kept[index].mode != mode)
 		return false;
 	memcpy(c->code, kept[index].bytes, n);
-	/* What is no instruction only because a feature is hidden would be one natively. */
-	if (insn_decode(c->code, n, mode, true, features, &c->insn[0]) != INSN_OK &&
-	    insn_decode(c->code, n, mode, true, ~(cpu_features_t)0, &c->insn[0]) == INSN_OK)
-		return false;
-	fix_operands(r, &c->insn[0], c->code, kept[index].modrm_at, c->before.rip, &c->before);
-	c->n = 1;
-	c->offset[1] = n;
+	for (c->n = 0; c->offset[c->n] < n; c->n++) {
+		unsigned at = c->offset[c->n];
+		struct insn *insn = &c->insn[c->n];
+
+		/* What is no instruction only because a feature is hidden would be one natively. */
+		if (insn_decode(c->code + at, n - at, mode, true, features, insn) != INSN_OK &&
+		    insn_decode(c->code + at, n - at, mode, true, ~(cpu_features_t)0, insn) ==
+			    INSN_OK)
+			return false;
+		c->offset[c->n + 1] = at + insn->length;
+	}
+	if (c->n == 1)
+		fix_operands(r, &c->insn[0], c->code, kept[index].modrm_at, c->before.rip,
+			     &c->before);
+	c->offset[c->n] = n;
 	return true;
 }

@@ -265,14 +265,17 @@ static struct stack_use stack_use(const struct trans *t, unsigned i)
 		use_operand(insn, &use);
 		break;
 	case HOW_VEC:
+		use.known = !writes_rsp(insn);
 		if ((insn->form->attrs & FORM_ALIGN) == 0)
 			use_operand(insn, &use);
 		break;
 	case HOW_CMPXCHG:
 	case HOW_DIV:
+		use.known = !writes_rsp(insn);
 		use_operand(insn, &use);
 		break;
 	default:
+		use.known = !writes_rsp(insn);
 		break;
 	}
 	return use;
