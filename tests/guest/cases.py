@@ -23,7 +23,7 @@ import threading
 import time
 
 import qmp_library
-from harness import VMM, Failure, Guest, Qmp, artefact, linux, script
+from harness import BUILD, VMM, Failure, Guest, Qmp, artefact, linux, script
 from terminal import Terminal, wait_raw
 from work import do_pieces
 
@@ -324,6 +324,45 @@ def what_was_synced_survives_kill_9():
 @case(long=True)
 def one_gib_synced_survives_kill_9():
     survives_kill(1024)
+
+
+def image(*words):
+    """`vireo image`; its output."""
+    done = subprocess.run([str(BUILD / "vireo"), "image", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, check=False)
+    if done.returncode != 0:
+        raise Failure(f"vireo image {' '.join(map(str, words))}: status {done.returncode}:\n{done.stdout}")
+    return done.stdout
+
+
+@case(long=True)
+def what_was_synced_to_qcow2_survives_kill_9():
+    """While the guest goes on writing and flushing: nothing synced is lost, nothing is damaged, and a guest reads it."""
+    megabytes = 24
+    with tempfile.TemporaryDirectory(prefix="vireo-kill-", dir=os.environ.get("VIREO_TEST_DIR")) as folder:
+        disk, copy = pathlib.Path(folder, "data.qcow2"), pathlib.Path(folder, "copy.raw")
+        image("create", "-q", "-f", "qcow2", disk.with_name("base.qcow2"), f"{megabytes + 16}M")
+        image("create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", disk)
+        write = (f"dd if=/dev/urandom of=/tmp/seed bs=1M count=1 2>/dev/null; "
+                 f"for i in $(seq {megabytes}); do cat /tmp/seed; done | dd of=/dev/vda bs=1M conv=fsync 2>/dev/null; "
+                 "echo WRITTEN:$(md5sum < /tmp/seed | cut -d' ' -f1); while :; do "
+                 f"dd if=/dev/urandom of=/dev/vda bs=64k seek={megabytes * 16} count=200 conv=fsync 2>/dev/null; echo AGAIN; done")
+        with Guest(*linux("cloud", script(write), cpus=2, memory="256M", disk=f"path={disk},format=qcow2")) as guest:
+            seed = guest.expect(r"WRITTEN:([0-9a-f]{32})", 300)[1].decode()
+            guest.expect("AGAIN", 300)
+            guest.process.send_signal(signal.SIGKILL)
+            guest.process.wait()
+        image("check", "-f", "qcow2", "-r", "leaks", disk)
+        image("convert", "-f", "qcow2", "-O", "raw", disk, copy)
+        data = copy.read_bytes()[:megabytes << 20]
+        for i in range(megabytes):
+            if hashlib.md5(data[i << 20:(i + 1) << 20]).hexdigest() != seed:
+                raise Failure(f"megabyte {i} differs on the host")
+        read = f"echo READ:$(dd if=/dev/vda bs=1M count={megabytes} 2>/dev/null | md5sum | cut -d' ' -f1)"
+        with Guest(*linux("cloud", script(read), cpus=2, memory="256M", disk=f"path={disk},format=qcow2,readonly=on")) as guest:
+            if guest.expect(r"READ:([0-9a-f]{32})", 300)[1].decode() != hashlib.md5(data).hexdigest():
+                raise Failure("the guest reads something else")
+            need(guest.wait(), 0, guest)
 
 
 @case(long=True)
