@@ -168,6 +168,7 @@ void rpc_server_free(struct rpc_server *server)
 	}
 	/* Their other ends are closed: they come to an end. */
 	work_pool_free(server->movers);
+	rpc_movers_forget(server);
 	if (server->spare_fd >= 0)
 		close(server->spare_fd);
 	free(server->scratch);

@@ -23,6 +23,7 @@ struct rpc_server {
 	struct domain_listener events;
 	struct storage_listener pool_events;
 	struct work_pool *movers; /* threads that carry files' bytes to and from streams */
+	struct mover *mover_list; /* what they do, and what they have done but the loop not seen */
 	int next_callback;
 	int spare_fd; /* given up for a moment to turn a client away when there are no descriptors */
 	uint8_t *scratch; /* where messages are encoded */
@@ -33,3 +34,5 @@ struct rpc_server {
 void rpc_client_free(struct rpc_client *client);
 void rpc_client_ping(struct rpc_client *client);
 void rpc_server_tick_on(struct rpc_server *server);
+/* stream.c: frees what the pool, which has ended, will not say the end of. */
+void rpc_movers_forget(struct rpc_server *server);

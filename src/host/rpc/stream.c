@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/cleanup.h"
 #include "base/fd.h"
 #include "host/rpc/server_int.h"
 #include "host/system/work.h"
@@ -39,6 +40,7 @@ struct rpc_stream {
 struct mover {
 	struct work work;
 	struct rpc_stream *stream; /* [loop] NULL: it has gone */
+	struct mover *next, **at;  /* [loop] of the server's */
 	int file_fd, sock_fd;      /* owned */
 	uint64_t offset, length;
 	bool upload;
@@ -368,8 +370,27 @@ static void mover_run(struct work *work)
 
 	mover->r = !buf ? -ENOMEM : mover->upload ? move_up(mover, buf) : move_down(mover, buf);
 	free(buf);
-	close(mover->sock_fd);
-	close(mover->file_fd);
+	cleanup_close(&mover->sock_fd);
+	cleanup_close(&mover->file_fd);
+	mover->sock_fd = mover->file_fd = -1;
+}
+
+static void mover_free(struct mover *mover)
+{
+	*mover->at = mover->next;
+	if (mover->next)
+		mover->next->at = mover->at;
+	cleanup_close(&mover->sock_fd);
+	cleanup_close(&mover->file_fd);
+	free(mover);
+}
+
+void rpc_movers_forget(struct rpc_server *server)
+{
+	while (server->mover_list) {
+		loop_unpost(server->loop, &server->mover_list->work.msg);
+		mover_free(server->mover_list);
+	}
 }
 
 static void mover_done(struct work *work)
@@ -391,12 +412,13 @@ static void mover_done(struct work *work)
 			stream_end(stream);
 		}
 	}
-	free(mover);
+	mover_free(mover);
 }
 
 int rpc_stream_open_file(struct rpc_call *call, int fd, uint64_t offset, uint64_t length,
 			 bool upload, struct error *err)
 {
+	struct rpc_server *server = call->client->server;
 	struct mover *mover = calloc(1, sizeof(*mover));
 	int pair[2];
 	int r;
@@ -422,9 +444,14 @@ int rpc_stream_open_file(struct rpc_call *call, int fd, uint64_t offset, uint64_
 		.offset = offset,
 		.length = length,
 		.upload = upload,
+		.next = server->mover_list,
+		.at = &server->mover_list,
 	};
+	if (mover->next)
+		mover->next->at = &mover->next;
+	server->mover_list = mover;
 	call->client->streams->mover = mover;
 	call->client->streams->upload = upload;
-	work_submit(call->client->server->movers, &mover->work);
+	work_submit(server->movers, &mover->work);
 	return 0;
 }

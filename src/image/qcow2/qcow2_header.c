@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bits.h"
 #include "base/cleanup.h"
@@ -194,9 +195,11 @@ static int take_string(const struct input *in, const char *what, const uint8_t *
 		len = strnlen((const char *)p, len);
 	if (*ret)
 		return bad(in, what, len, "is there twice");
-	s = strndup((const char *)p, len);
+	s = malloc(len + 1);
 	if (!s)
 		return error_set(in->err, -ENOMEM, "no memory for the header of %s", in->path);
+	memcpy(s, p, len);
+	s[len] = '\0';
 	*ret = s;
 	return 0;
 }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bits.h"
 #include "base/cleanup.h"
@@ -26,9 +27,13 @@ static int bad(struct error *err, const char *path, uint32_t index, const char *
 /* Names are text for people: what would not print is replaced. */
 static char *take_text(const uint8_t *p, size_t len)
 {
-	char *s = strndup((const char *)p, len);
+	char *s = malloc(len + 1);
 
-	for (char *c = s; c && *c; c++)
+	if (!s)
+		return NULL;
+	memcpy(s, p, len);
+	s[len] = '\0';
+	for (char *c = s; *c; c++)
 		*c = (unsigned char)*c < ' ' || *c == 127 ? '?' : *c;
 	return s;
 }

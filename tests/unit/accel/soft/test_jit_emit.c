@@ -196,7 +196,8 @@ static void test_jumps(void **state)
 	(void)state;
 	for (unsigned n = 0; n < ROUNDS; n++) {
 		unsigned start = pick(16), cond = pick(16);
-		const uint8_t *target = buf + exec + pick_disp() / 4;
+		const uint8_t *target = (const uint8_t *)((uintptr_t)buf + (uintptr_t)exec +
+							  (uintptr_t)(intptr_t)(pick_disp() / 4));
 		uint8_t *disp;
 		struct insn insn;
 		unsigned at;
@@ -212,7 +213,8 @@ static void test_jumps(void **state)
 				 INSN_OK);
 		assert_int_equal(insn.op, OP_JCC);
 		assert_int_equal(insn.cond, cond);
-		assert_ptr_equal(buf + at + 6 + exec + (int64_t)insn.imm, target);
+		assert_int_equal((uintptr_t)buf + at + 6 + (uintptr_t)exec + insn.imm,
+				 (uintptr_t)target);
 	}
 }
 
