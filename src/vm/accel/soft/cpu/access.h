@@ -123,7 +123,8 @@ static inline uint64_t seg_linear_inline(struct soft_cpu *cpu, enum insn_seg seg
 					 unsigned size, bool write)
 {
 	if (__builtin_expect(cpu->mode == INSN_MODE_64, 1)) {
-		uint64_t linear = seg >= SEG_FS ? cpu->seg[seg].base + offset : offset;
+		uint64_t linear =
+			seg == SEG_FS || seg == SEG_GS ? cpu->seg[seg].base + offset : offset;
 		uint64_t last = linear + (size ? size - 1 : 0);
 
 		/* Canonical: bits 63 to 47 are alike; and no wrap from the top to the bottom. */
