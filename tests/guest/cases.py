@@ -336,6 +336,33 @@ def image(*words):
 
 
 @case(long=True)
+def debian_on_a_qcow2_overlay_of_a_compressed_base():
+    """Twice, with a snapshot between: what the first run wrote is there in the second, and gone when the snapshot is applied."""
+    with Root() as disk:
+        base, overlay = disk.with_name("base.qcow2"), disk.with_name("overlay.qcow2")
+        image("convert", "-f", "raw", "-O", "qcow2", "-c", disk, base)
+        disk.unlink()
+        before = hashlib.md5(base.read_bytes()).hexdigest()
+        image("create", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", overlay)
+        image("snapshot", "-c", "fresh", overlay)
+        for turn in ("written", "there", "gone"):
+            if turn == "gone":
+                image("snapshot", "-a", "fresh", overlay)
+            with Guest(*debian(f"{overlay},format=qcow2,iothread=on"), qmp=True) as guest:
+                guest.login()
+                if turn == "written":
+                    guest.command("dd if=/dev/urandom of=/root/file bs=1M count=24; md5sum /root/file >/root/sum; sync", 120)
+                state = guest.command("cd /root; ls; test -e file && md5sum -c sum; true")
+                if ("file: OK" in state) != (turn != "gone"):
+                    raise Failure(f"{turn}: {state}")
+                guest.qmp.execute("system_powerdown")
+                need(guest.wait(90), 0, guest)
+            image("check", "-f", "qcow2", overlay)
+        if hashlib.md5(base.read_bytes()).hexdigest() != before:
+            raise Failure("the base was written to")
+
+
+@case(long=True)
 def what_was_synced_to_qcow2_survives_kill_9():
     """While the guest goes on writing and flushing: nothing synced is lost, nothing is damaged, and a guest reads it."""
     megabytes = 24
