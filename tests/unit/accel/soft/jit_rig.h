@@ -28,6 +28,7 @@ struct jr {
 	uint8_t *ram;
 	bool own_jit;
 	unsigned cpl;
+	bool false_addresses; /* wanted by the test */
 };
 
 /* What an instruction can change. */

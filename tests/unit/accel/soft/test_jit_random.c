@@ -183,11 +183,40 @@ static void make_sequence(struct sequence *s)
 	}
 }
 
+/* An address that is made to be mistaken for another one: the same place in the TLB, other upper bits, low bits of tags that are none. */
+static uint64_t false_address(void)
+{
+	uint64_t at = JR_DATA + jr_pick(JR_DATA_PAGES) * 4096u;
+
+	switch (jr_pick(8)) {
+	case 0:
+		return at + (uint64_t)TLB_SIZE * 4096 * (1 + jr_pick(1000));
+	case 1: /* also not canonical */
+		return at ^ 1ULL << (32 + jr_pick(32));
+	case 2:
+		return at | 0xffff800000000000ULL;
+	case 3:
+		return at + 4096 - jr_pick(33);
+	case 4:
+		return TLB_NEVER + jr_pick(64) - 32;
+	case 5:
+		return 0 - (uint64_t)jr_pick(64);
+	case 6:
+		return 0x800000000000ULL - jr_pick(64);
+	default:
+		return at + TLB_NEVER + jr_pick(32);
+	}
+}
+
 static void random_state(struct jr *r, struct jr_state *s, unsigned off, bool alias)
 {
 	memset(s, 0, sizeof(*s));
 	memcpy(s->ram, r->ram, JR_RAM);
 	for (unsigned n = 0; n < 16; n++) {
+		if (r->false_addresses && jr_pick(2) == 0) {
+			s->gpr[n] = false_address();
+			continue;
+		}
 		switch (jr_pick(8)) {
 		case 0:
 			s->gpr[n] = jr_random();
@@ -323,18 +352,21 @@ static unsigned rounds(unsigned usual)
 	return usual * (unsigned)factor;
 }
 
-static void random_sequences(unsigned cpl, unsigned n_rounds, uint64_t seed)
+static void random_sequences(unsigned cpl, unsigned n_rounds, uint64_t seed, bool false_addresses)
 {
 	struct jr r;
 	struct sequence s;
 	unsigned failed = 0;
 
 	jr_init(&r, 1);
+	r.false_addresses = false_addresses;
 	for (unsigned n = 0; n < n_rounds && failed < 1; n++) {
 		unsigned off;
 
 		jr_seed(seed + n);
 		off = jr_pick(JR_CODE_PAGES * 4096 - 256);
+		if (jr_pick(8) == 0) /* over a page's end */
+			off = off / 4096 * 4096 + 4096 - jr_pick(60);
 		jr_long(&r, r.cpu, cpl);
 		make_sequence(&s);
 		if (!one(&r, &s, off, jr_pick(2))) {
@@ -349,13 +381,21 @@ static void random_sequences(unsigned cpl, unsigned n_rounds, uint64_t seed)
 static void test_kernel(void **state)
 {
 	(void)state;
-	random_sequences(0, rounds(3000), 1000000);
+	random_sequences(0, rounds(2000), 1000000, false);
 }
 
 static void test_user(void **state)
 {
 	(void)state;
-	random_sequences(3, rounds(3000), 2000000);
+	random_sequences(3, rounds(2000), 2000000, false);
+}
+
+/* The reach of translated code: what it must not touch, addressed in every way. */
+static void test_reach(void **state)
+{
+	(void)state;
+	random_sequences(0, rounds(2000), 3000000, true);
+	random_sequences(3, rounds(2000), 4000000, true);
 }
 
 int main(void)
@@ -363,6 +403,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_kernel),
 		cmocka_unit_test(test_user),
+		cmocka_unit_test(test_reach),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -148,7 +148,7 @@ static unsigned branch_live(struct trans *t, unsigned i)
 {
 	int64_t target = branch_target(t, i);
 
-	if (target < 0 || target >= 4096)
+	if (target < 0 || target >= 4096 || t->jit->lockstep)
 		return INSN_STATUS;
 	return trans_live_at(t, (unsigned)target);
 }
@@ -157,7 +157,7 @@ static void liveness(struct trans *t)
 {
 	unsigned live = INSN_STATUS;
 
-	if (t->falls_out && t->at[t->n] < 4096)
+	if (t->falls_out && t->at[t->n] < 4096 && !t->jit->lockstep)
 		live = trans_live_at(t, t->at[t->n]);
 	t->live[t->n] = (uint8_t)live;
 	/* Interrupts are held back for one instruction after STI: nobody looks before the next one is done, but for the block's end. */

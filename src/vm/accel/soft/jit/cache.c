@@ -60,9 +60,29 @@ static unsigned hash(gpa_t page, unsigned off, unsigned key)
 	return (unsigned)(mixed >> 32) & (JIT_HASH_SIZE - 1);
 }
 
+static uint64_t id_of(gpa_t page, unsigned off, unsigned key)
+{
+	return (page + off) | (uint64_t)key << 56;
+}
+
+static void bucket_update(struct jit_bucket *bucket)
+{
+	const struct jit_block *block = bucket->first;
+
+	bucket->resumed = block != NULL ? block->resumed : NULL;
+	bucket->id = block != NULL ? id_of(block->page->gpa, block->off, block->key) : 0;
+}
+
+const uint8_t *jit_cache_code(struct soft_jit *jit, gpa_t page, unsigned off, unsigned key)
+{
+	const struct jit_bucket *bucket = &jit->blocks[hash(page, off, key)];
+
+	return bucket->id == id_of(page, off, key) ? bucket->resumed : NULL;
+}
+
 struct jit_block *jit_cache_find(struct soft_jit *jit, gpa_t page, unsigned off, unsigned key)
 {
-	struct jit_block *block = jit->blocks[hash(page, off, key)];
+	struct jit_block *block = jit->blocks[hash(page, off, key)].first;
 
 	while (block != NULL &&
 	       (block->off != off || block->key != key || block->page->gpa != page))
@@ -72,10 +92,11 @@ struct jit_block *jit_cache_find(struct soft_jit *jit, gpa_t page, unsigned off,
 
 void jit_cache_add(struct soft_jit *jit, struct jit_block *block)
 {
-	struct jit_block **slot = &jit->blocks[hash(block->page->gpa, block->off, block->key)];
+	struct jit_bucket *bucket = &jit->blocks[hash(block->page->gpa, block->off, block->key)];
 
-	block->hash_next = *slot;
-	*slot = block;
+	block->hash_next = bucket->first;
+	bucket->first = block;
+	bucket_update(bucket);
 	block->page_next = block->page->blocks;
 	block->page->blocks = block;
 }
@@ -99,11 +120,13 @@ void jit_cache_link(struct soft_jit *jit, struct jit_link *link, struct jit_bloc
 
 static void forget(struct soft_jit *jit, struct jit_block *block)
 {
-	struct jit_block **at = &jit->blocks[hash(block->page->gpa, block->off, block->key)];
+	struct jit_bucket *bucket = &jit->blocks[hash(block->page->gpa, block->off, block->key)];
+	struct jit_block **at = &bucket->first;
 
 	while (*at != block)
 		at = &(*at)->hash_next;
 	*at = block->hash_next;
+	bucket_update(bucket);
 	block->dead = true;
 	for (struct jit_link *link = block->in; link != NULL; link = link->next_in) {
 		set_disp(jit, link->disp, link->unlinked);

@@ -125,6 +125,7 @@ void jit_cpu_fini(struct soft_cpu *cpu)
 			 cpu->base.index, j->counts.enter, j->counts.memory, j->counts.window,
 			 j->counts.exec, j->counts.jump, j->counts.link, j->counts.step,
 			 j->flushes);
+	jit_lockstep_free(cpu);
 	cpu->jit = NULL;
 	for (unsigned key = 0; key < KEY_MODES; key++)
 		for (unsigned space = 0; space < JIT_SPACES; space++)

@@ -128,6 +128,7 @@ struct jit_block {
 	uint16_t n_insns;
 	uint8_t key;
 	bool dead;
+	bool pure; /* nothing in it is executed by C */
 };
 
 struct jit_page {
@@ -149,6 +150,13 @@ void arena_free(struct jit_arena *arena);
 #define JIT_HASH_SIZE (1u << JIT_HASH_BITS)
 #define JIT_HALVES    2
 
+/* Blocks of one hash value. What a look-up wants of the first one is here: the block itself is seldom in the processor's cache. */
+struct jit_bucket {
+	uint64_t id;            /* of place and key */
+	const uint8_t *resumed; /* NULL: look at the blocks */
+	struct jit_block *first;
+};
+
 struct jit_stubs {
 	const uint8_t *enter, *leave, *memory, *exec, *link, *jump, *poll, *fpu_load, *dead;
 };
@@ -167,7 +175,7 @@ struct soft_jit {
 	size_t stub_bytes, half_bytes; /* [const] */
 	pthread_mutex_t lock;
 	/* [lock] from here */
-	struct jit_block *blocks[JIT_HASH_SIZE];
+	struct jit_bucket blocks[JIT_HASH_SIZE];
 	struct jit_page *pages[JIT_HASH_SIZE];
 	struct jit_arena arena[JIT_HALVES];
 	struct emit emit;
@@ -195,6 +203,8 @@ struct soft_jit_cpu {
 	uint64_t flushes;       /* how often look-ups became void */
 	atomic_uint epoch; /* [atomic] of soft_jit when last between blocks; UINT_MAX: outside */
 	struct jit_counts counts;
+	struct jit_lockstep *lockstep;
+	struct jit_block *lockstep_block; /* looked up last */
 };
 
 /* Which host register has a guest's; H_NONE: cpu->gpr has it. */
@@ -220,7 +230,12 @@ bool jit_window_check(struct soft_cpu *cpu);
 /* Makes the page of linear the window, where span bytes from there may be read and written without a fault. */
 bool jit_window_set(struct soft_cpu *cpu, uint64_t linear, unsigned span);
 int jit_jumps_select(struct soft_cpu *cpu, unsigned key);
-void jit_jumps_add(struct soft_cpu *cpu, uint64_t linear, const struct jit_block *block);
+void jit_jumps_add(struct soft_cpu *cpu, uint64_t linear, const uint8_t *resumed);
+
+/* --- lockstep.c --- */
+/* Enters the block, compared with the interpreter where that can be. bytes: of its page. May raise. */
+void jit_lockstep_run(struct soft_cpu *cpu, const struct jit_block *block, const uint8_t *bytes);
+void jit_lockstep_free(struct soft_cpu *cpu);
 
 /* --- translate.c --- */
 /* Translates the code at page->gpa + off, whose page's bytes are at `bytes`. NULL: no room; the caller makes some. */
@@ -229,6 +244,8 @@ struct jit_block *jit_translate(struct soft_jit *jit, struct soft_cpu *cpu, stru
 
 /* --- cache.c: all with the lock held --- */
 struct jit_block *jit_cache_find(struct soft_jit *jit, gpa_t page, unsigned off, unsigned key);
+/* The same, for code that runs: where it is entered from C; NULL: not found at once. */
+const uint8_t *jit_cache_code(struct soft_jit *jit, gpa_t page, unsigned off, unsigned key);
 struct jit_page *jit_cache_page(struct soft_jit *jit, gpa_t page, uint32_t generation);
 void jit_cache_add(struct soft_jit *jit, struct jit_block *block);
 void jit_cache_link(struct soft_jit *jit, struct jit_link *link, struct jit_block *to);

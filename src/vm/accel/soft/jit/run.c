@@ -97,7 +97,7 @@ static const uint8_t *execute(struct soft_cpu *cpu, const struct jit_site *site,
 	insn->exec(cpu, insn);
 	cpu->rip = cpu->next_rip;
 	if (site->end)
-		return go_on(cpu);
+		return cpu->soft->jit->lockstep ? NULL : go_on(cpu);
 	window = jit_window_check(cpu);
 	if (site->block->dead || cpu->shadow || j->flushes != flushes ||
 	    (site->in_window && !window) ||
@@ -200,6 +200,26 @@ static struct jit_block *look_up(struct soft_cpu *cpu, unsigned key)
 	return block;
 }
 
+/* The same as far as most are concerned: where it is entered. */
+static const uint8_t *look_up_code(struct soft_cpu *cpu, unsigned key)
+{
+	struct soft_jit *jit = cpu->soft->jit;
+	struct jit_block *block;
+	const uint8_t *code;
+	gpa_t gpa;
+
+	if (mem_code_page(cpu, cpu->rip, &gpa) == NULL)
+		return NULL;
+	pthread_mutex_lock(&jit->lock);
+	code = jit_cache_code(jit, gpa, (unsigned)cpu->rip & 4095, key);
+	pthread_mutex_unlock(&jit->lock);
+	if (code != NULL && !jit->lockstep)
+		return code;
+	block = look_up(cpu, key);
+	cpu->jit->lockstep_block = block;
+	return block != NULL && block->n_insns != 0 ? block->resumed : NULL;
+}
+
 const uint8_t *jit_on_link(struct soft_cpu *cpu, struct jit_link *link)
 {
 	struct soft_jit *jit = cpu->soft->jit;
@@ -208,7 +228,8 @@ const uint8_t *jit_on_link(struct soft_cpu *cpu, struct jit_link *link)
 
 	cpu->jit->counts.link++;
 	cpu->rip = code_address(cpu, link->off);
-	if (link->from->dead || atomic_load_explicit(&cpu->request, memory_order_relaxed) != 0)
+	if (cpu->soft->jit->lockstep || link->from->dead ||
+	    atomic_load_explicit(&cpu->request, memory_order_relaxed) != 0)
 		return NULL;
 	block = look_up(cpu, key);
 	if (block == NULL || block->n_insns == 0 ||
@@ -239,7 +260,7 @@ const uint8_t *jit_on_jump(struct soft_cpu *cpu, struct jit_site *site, uint64_t
 	struct soft_jit *jit = cpu->soft->jit;
 	struct soft_jit_cpu *j = cpu->jit;
 	uint64_t flushes = j->flushes;
-	struct jit_block *block;
+	const uint8_t *code;
 
 	j->counts.jump++;
 	/* Going on to the next instruction is no branch: what is wrong with its address is its own fault. */
@@ -247,16 +268,16 @@ const uint8_t *jit_on_jump(struct soft_cpu *cpu, struct jit_site *site, uint64_t
 	    linear != code_address(cpu, site->next_off))
 		bad_branch(cpu, site);
 	cpu->rip = linear;
-	if (atomic_load_explicit(&cpu->request, memory_order_relaxed) != 0)
+	if (jit->lockstep || atomic_load_explicit(&cpu->request, memory_order_relaxed) != 0)
 		return NULL;
-	block = look_up(cpu, j->key);
-	if (block == NULL || block->n_insns == 0 || j->flushes != flushes ||
+	code = look_up_code(cpu, j->key);
+	if (code == NULL || j->flushes != flushes ||
 	    atomic_load(&j->epoch) != atomic_load(&jit->epoch))
 		return NULL;
-	jit_jumps_add(cpu, linear, block);
+	jit_jumps_add(cpu, linear, code);
 	cpu->scratch[SLOT_CODE_PAGE] = linear & ~4095ULL;
 	jit_window_check(cpu);
-	return block->resumed;
+	return code;
 }
 
 /* --- the loop --- */
@@ -293,7 +314,7 @@ static const uint8_t *entry_for(struct soft_cpu *cpu, unsigned key)
 {
 	struct soft_jit_cpu *j = cpu->jit;
 	const struct jit_jump *known;
-	struct jit_block *block;
+	const uint8_t *code;
 	uint64_t flushes = j->flushes;
 	bool nostack = j->nostack;
 
@@ -305,13 +326,13 @@ static const uint8_t *entry_for(struct soft_cpu *cpu, unsigned key)
 	known = &j->current->entry[jit_jump_index(cpu->rip)];
 	if (!nostack && known->linear == cpu->rip && known->code != cpu->soft->jit->stubs.dead)
 		return known->code + JIT_RESUMED_AT;
-	block = look_up(cpu, key | (nostack ? KEY_NOSTACK : 0));
-	if (block == NULL || block->n_insns == 0)
+	code = look_up_code(cpu, key | (nostack ? KEY_NOSTACK : 0));
+	if (code == NULL)
 		return NULL;
-	if (j->flushes == flushes && !nostack)
-		jit_jumps_add(cpu, cpu->rip, block);
+	if (j->flushes == flushes && !nostack && !cpu->soft->jit->lockstep)
+		jit_jumps_add(cpu, cpu->rip, code);
 	jit_window_check(cpu);
-	return block->resumed;
+	return code;
 }
 
 /* Once around: false when the code that follows is not for translation. */
@@ -333,6 +354,12 @@ static bool once(struct soft_cpu *cpu)
 		return true;
 	}
 	cpu->jit->counts.enter++;
+	if (cpu->soft->jit->lockstep) {
+		gpa_t gpa;
+
+		jit_lockstep_run(cpu, cpu->jit->lockstep_block, mem_code_page(cpu, cpu->rip, &gpa));
+		return true;
+	}
 	((jit_enter_fn)(uintptr_t)cpu->soft->jit->stubs.enter)(cpu, entry);
 	return true;
 }

@@ -183,10 +183,11 @@ struct jit_block *jit_translate(struct soft_jit *jit, struct soft_cpu *cpu, stru
 		if (e->p != start) {
 			block->n_insns = (uint16_t)t->n;
 			block->bytes = (uint16_t)(t->at[t->n] - off);
+			block->pure = memchr(t->how, HOW_EXEC, t->n) == NULL;
 		}
 	}
 	jit_cache_add(jit, block);
-	if (block->n_insns != 0)
+	if (block->n_insns != 0 && !jit->lockstep)
 		link_known(t);
 	jit->n_blocks++;
 	jit->n_insns += block->n_insns;

@@ -118,7 +118,7 @@ static bool is_global(struct soft_cpu *cpu, uint64_t linear)
 	       (array->global[index / 64] >> index % 64 & 1) != 0;
 }
 
-void jit_jumps_add(struct soft_cpu *cpu, uint64_t linear, const struct jit_block *block)
+void jit_jumps_add(struct soft_cpu *cpu, uint64_t linear, const uint8_t *resumed)
 {
 	struct jit_jumps *jumps = cpu->jit->current;
 	unsigned index = jit_jump_index(linear), bit = filter_bit(linear);
@@ -129,7 +129,7 @@ void jit_jumps_add(struct soft_cpu *cpu, uint64_t linear, const struct jit_block
 		jumps->n_used++;
 	}
 	jumps->local = jumps->local || !is_global(cpu, linear);
-	jumps->entry[index] = (struct jit_jump){.linear = linear, .code = block->indirect};
+	jumps->entry[index] = (struct jit_jump){.linear = linear, .code = resumed - JIT_RESUMED_AT};
 	cpu->jit->code_pages[bit / 64] |= 1ULL << bit % 64;
 }
 
