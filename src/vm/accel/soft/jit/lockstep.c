@@ -162,7 +162,8 @@ static bool same(const struct registers *a, const struct registers *b, uint16_t 
 {
 	return memcmp(a->gpr, b->gpr, sizeof(a->gpr)) == 0 && a->rip == b->rip &&
 	       a->rflags == b->rflags && ((a->status ^ b->status) & flags) == 0 &&
-	       memcmp(a->fpu, b->fpu, 8) == 0 && memcmp(a->fpu + 24, b->fpu + 24, 392) == 0 &&
+	       memcmp(a->fpu, b->fpu, 5) == 0 && memcmp(a->fpu + 24, b->fpu + 24, 4) == 0 &&
+	       memcmp(a->fpu + 32, b->fpu + 32, 384) == 0 &&
 	       memcmp(a->fpu + 576, b->fpu + 576, 256) == 0;
 }
 

@@ -137,7 +137,7 @@ static const uint8_t *on_window(struct soft_cpu *cpu, const struct jit_site *sit
 	    tlb_fill(cpu, first, site->write) != NULL && jit_window_set(cpu, linear, span))
 		return site->retry;
 	cpu->jit->nostack = true;
-	return NULL;
+	return cpu->soft->jit->lockstep ? NULL : go_on(cpu);
 }
 
 const uint8_t *jit_on_memory(struct soft_cpu *cpu, struct jit_site *site, uint64_t linear)
