@@ -51,7 +51,8 @@ void emit_u64(struct emit *e, uint64_t value)
 void emit_nops(struct emit *e, unsigned n)
 {
 	/* SDM volume 2, NOP: the recommended sequences. */
-	static const uint8_t nops[8][8] = {
+	static const uint8_t nops[9][8] = {
+		{0},
 		{0x90},
 		{0x66, 0x90},
 		{0x0f, 0x1f, 0x00},
@@ -62,8 +63,12 @@ void emit_nops(struct emit *e, unsigned n)
 		{0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00},
 	};
 
-	for (; n != 0; n -= n < 8 ? n : 8)
-		emit_bytes(e, nops[(n < 8 ? n : 8) - 1], n < 8 ? n : 8);
+	while (n > 0) {
+		unsigned bytes = n < 8 ? n : 8;
+
+		emit_bytes(e, nops[bytes], bytes);
+		n -= bytes;
+	}
 }
 
 void emit_align(struct emit *e, unsigned alignment)

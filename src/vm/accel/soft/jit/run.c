@@ -323,6 +323,8 @@ static const uint8_t *entry_for(struct soft_cpu *cpu, unsigned key)
 	j->nostack = false;
 	cpu->scratch[SLOT_CODE_PAGE] = cpu->rip & ~4095ULL;
 	jit_window_check(cpu);
+	if (j->current == NULL) /* never: it has been selected */
+		return NULL;
 	known = &j->current->entry[jit_jump_index(cpu->rip)];
 	if (!nostack && known->linear == cpu->rip && known->code != cpu->soft->jit->stubs.dead)
 		return known->code + JIT_RESUMED_AT;
