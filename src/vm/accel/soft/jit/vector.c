@@ -34,6 +34,9 @@ enum trans_how trans_how_vector(const struct trans *t, const struct insn *insn)
 {
 	unsigned displaced = 0;
 
+	/* Nothing is unmasked that could wait. */
+	if ((t->key & KEY_VEC) != 0 && insn->op == OP_FWAIT)
+		return HOW_NOP;
 	if ((t->key & KEY_VEC) == 0 || !copyable(insn))
 		return HOW_EXEC;
 	if ((insn->form->attrs & FORM_AVX) != 0 && (t->key & KEY_AVX) == 0)
